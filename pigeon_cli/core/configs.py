@@ -1,0 +1,161 @@
+"""One frozen dataclass per model part: every dimension of every module is a field here.
+
+The released 7B model and the bundled ``mini`` differ only in these values and in the weights folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from pigeon_cli.core.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class VisualTokenizerConfig:
+    """ViT encoder, selector, merger and quantizer (DESIGN.md section 2, "Visual tokenizer")."""
+
+    image_size: int
+    patch_size: int
+    width: int
+    encoder_depth: int
+    encoder_heads: int
+    merger_depth: int
+    merger_heads: int
+    code_count: int
+    code_width: int
+    mlp_ratio: float = 4.3637
+    encoder_norm_epsilon: float = 1e-6
+    norm_epsilon: float = 1e-5
+
+    @property
+    def grid(self) -> int:
+        return self.image_size // self.patch_size
+
+    @property
+    def patches(self) -> int:
+        return self.grid**2
+
+
+@dataclass(frozen=True)
+class EmbeddingDecoderConfig:
+    """Visual codes to the condition of the image generator."""
+
+    code_width: int
+    width: int
+    depth: int
+    heads: int
+    queries: int
+    context_widths: tuple[int, int] = (768, 1280)
+    """Widths of the two projections; the context is their concatenation."""
+    pooled_width: int = 1280
+    mlp_ratio: float = 4.3637
+    norm_epsilon: float = 1e-5
+
+    @property
+    def context_width(self) -> int:
+        return sum(self.context_widths)
+
+
+@dataclass(frozen=True)
+class MaskGeneratorConfig:
+    """Mask generator over history and reference tokens (DESIGN.md section 2, "Mask generator")."""
+
+    width: int
+    heads: int = 4
+    layers: int = 1
+    feed_forward: int = 2048
+    positions: int = 257
+    dropout: float = 0.1
+    image_slots: int = 0
+    """Rows of the image-index embedding; 0 leaves the embedding out (released weights)."""
+    learned_temperature: float | None = None
+    """Start of the learned softmax temperature; ``None`` means a fixed 1 without parameter."""
+    surrogate_tau: float | None = None
+    """Width of the surrogate gradient sigmoid((score - K-th score)/tau); ``None``: straight-through softmax."""
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """MLP from the decoder's context to the language model's embedding width, tanh inside."""
+
+    input_width: int
+    hidden_width: int
+    output_width: int
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """LLaMA sizes and LoRA; ids come from :class:`Vocabulary`."""
+
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    max_positions: int = 4096
+    rms_norm_epsilon: float = 1e-5
+    tie_word_embeddings: bool = False
+    lora_rank: int = 8
+    lora_alpha: int = 16
+    lora_dropout: float = 0.05
+    lora_targets: tuple[str, ...] = ("q_proj", "v_proj")
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """Keyword arguments of the diffusers classes, kept as data, and the sampling defaults."""
+
+    unet: Mapping[str, Any]
+    vae: Mapping[str, Any]
+    scheduler: Mapping[str, Any]
+    steps: int = 25
+    guidance: float = 7.0
+    image_size: int = 1024
+    grid_channels: int = 0
+    """Channels of the decoder grid joined to the UNet's input; 0 leaves it out (released weights)."""
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How codes are drawn from the language model."""
+
+    beams: int = 4
+    temperature: float = 1.0
+    top_k: int = 50
+    guidance: float = 1.0
+    minimum_tokens: int = 20
+    maximum_tokens: int = 300
+
+
+@dataclass(frozen=True)
+class ScorerConfig:
+    """Small heads on pooled merger features that compare images and words (RECIPE.md point 7)."""
+
+    input_width: int
+    width: int
+    text_size: int
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Everything that tells one model size from another."""
+
+    name: str
+    vocabulary: Vocabulary
+    tokenizer: VisualTokenizerConfig
+    decoder: EmbeddingDecoderConfig
+    mask_generator: MaskGeneratorConfig
+    adapter: AdapterConfig
+    language: LanguageConfig
+    diffusion: DiffusionConfig
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    scorer: ScorerConfig | None = None
+    reference_slots: int = 1
+    """Embeddings that stand for the reference in the prompt: 1 = mean over all queries (released)."""
+    repack_reference: bool = True
+    """Dropped reference tokens are removed and the rest re-packed (released) or hidden in place (``mini``)."""
+    history_size: int = 5
+    history_mask: float = 0.2
+    default_mask: str = "similarity"
