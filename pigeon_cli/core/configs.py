@@ -156,6 +156,8 @@ class ModelSpec:
     """Embeddings that stand for the reference in the prompt: 1 = mean over all queries (released)."""
     repack_reference: bool = True
     """Dropped reference tokens are removed and the rest re-packed (released) or hidden in place (``mini``)."""
+    history_markers: bool = False
+    """Whether image start and end surround every history image (``mini``) or the target only (released)."""
     history_size: int = 5
     history_mask: float = 0.2
     default_mask: str = "similarity"

@@ -1,0 +1,113 @@
+"""``pigeon generate``: liked images and a wish in, personalized images and a report out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pigeon_cli.cli import options
+from pigeon_cli.cli.errors import reports_errors
+from pigeon_cli.cli.inputs import check_alpha, choose_sources, parse_reference_mask, read_inputs
+from pigeon_cli.cli.talk import emit, print_warning, progress_display
+from pigeon_cli.core.records import GenerateRequest, OutputImage, RunReport, StageTiming
+from pigeon_cli.report.files import REPORT_NAME, image_names, prepare, write_all
+from pigeon_cli.report.json_report import report_bytes
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from pigeon_cli.pipeline.run import GenerateResult
+
+
+@reports_errors
+def generate(
+    more: options.MoreHistory = None,
+    history: options.History = None,
+    null: options.NullSeparated = False,
+    ref: options.Ref = None,
+    caption: options.Caption = None,
+    prompt: options.Prompt = None,
+    sample: options.Sample = False,
+    history_size: options.HistorySize = 5,
+    order: options.OrderBy = "name",
+    recursive: options.Recursive = False,
+    alpha: options.Alpha = "white",
+    ref_mask: options.RefMask = "auto",
+    history_mask: options.HistoryMask = 0.2,
+    mask: options.Mask = None,
+    count: options.Count = 4,
+    seed: options.Seed = 0,
+    model: options.Model = "mini",
+    steps: options.Steps = None,
+    guidance: options.Guidance = None,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = None,
+    max_tokens: options.MaxTokens = None,
+    device: options.Device = "auto",
+    out: options.Out = Path("pigeon-out"),
+    force: options.Force = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Draw what you want in the taste of images that you like.
+
+    Example: pigeon generate --history liked/ --ref cat.png --out out/
+    """
+    started = time.perf_counter()
+    dial, background = parse_reference_mask(ref_mask), check_alpha(alpha)
+    sources = choose_sources(history or [], more or [], ref, caption, prompt, sample)
+    inputs = read_inputs(sources, history_size, order, recursive, null)
+    for warning in inputs.warnings:
+        print_warning(warning)
+    names = image_names(sources.stem, count)
+    prepare(out, [*names, REPORT_NAME], force, inputs.paths)
+    request = GenerateRequest(
+        inputs.history, inputs.reference, inputs.prompt, count, seed, dial, history_mask, mask, model, device,
+        background, steps, guidance, temperature, top_k, max_tokens,
+    )  # fmt: skip
+    result, timings = _run(request, quiet, started)
+    for warning in result.report.warnings:
+        print_warning(warning)
+    report = replace(
+        result.report,
+        stages=(*timings, *result.report.stages),
+        warnings=(*inputs.warnings, *result.report.warnings),
+    )
+    written, document = _save(out, names, result.images, report)
+    emit(document if json else b"".join(os.fsencode(path) + b"\n" for path in written))
+
+
+def _run(request: GenerateRequest, quiet: bool, started: float) -> tuple[GenerateResult, tuple[StageTiming, ...]]:
+    """Runs the pipeline; its import, the slow part of a cold start, is a stage of its own."""
+    read = time.perf_counter()
+    from pigeon_cli.pipeline.run import generate as run
+
+    imported = time.perf_counter()
+    with progress_display(quiet) as progress:
+        result = run(request, progress)
+    return result, (StageTiming("inputs", read - started), StageTiming("imports", imported - read))
+
+
+def _save(
+    folder: Path, names: Sequence[str], images: Sequence[Image.Image], report: RunReport
+) -> tuple[list[Path], bytes]:
+    """Writes images and report; returns the images' paths by rank and the report's bytes."""
+    from pigeon_cli.report.png import png_bytes
+
+    contents = [
+        (name, png_bytes(image, report, rank)) for rank, (name, image) in enumerate(zip(names, images, strict=False), 1)
+    ]
+    places = {candidate.rank: index for index, candidate in enumerate(report.candidates)}
+    outputs = tuple(
+        OutputImage(rank, name, hashlib.sha256(data).hexdigest(), places.get(rank))
+        for rank, (name, data) in enumerate(contents, 1)
+    )
+    document = report_bytes(replace(report, outputs=outputs))
+    *written, _ = write_all(folder, [*contents, (REPORT_NAME, document)])
+    return written, document

@@ -1,0 +1,129 @@
+"""From the options to checked inputs; usage errors first, files second, and no model anywhere."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from pigeon_cli.core.errors import InputError, UsageError
+from pigeon_cli.core.records import HistoryImage, HistoryStatus, Reference
+from pigeon_cli.history.intake import Order, gather, parse_list
+from pigeon_cli.history.words import one_line, read_reference
+from pigeon_cli.report.files import prompt_stem, reference_stem
+
+ALPHA: Final = re.compile(r"white|drop|#[0-9a-fA-F]{6}")
+LIST_BYTES: Final = 16 * 2**20
+"""A longer list of paths on standard input is a mistake."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the user points at: exactly one of ``reference`` and ``prompt``."""
+
+    history: tuple[Path, ...]
+    reference: Path | None = None
+    caption: str | None = None
+    prompt: str | None = None
+
+    @property
+    def stem(self) -> str:
+        """Beginning of the names of the images to write."""
+        return reference_stem(self.reference) if self.reference else prompt_stem(self.prompt or "")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was read, and what there is to say about it."""
+
+    history: tuple[HistoryImage, ...]
+    reference: Reference | None
+    prompt: str | None
+    warnings: tuple[str, ...]
+
+    @property
+    def paths(self) -> list[Path]:
+        """Every file that the run reads."""
+        return [image.path for image in self.history] + ([self.reference.path] if self.reference else [])
+
+
+def choose_sources(
+    history: Sequence[Path],
+    more: Sequence[Path],
+    reference: Path | None,
+    caption: str | None,
+    prompt: str | None,
+    sample: bool,
+) -> Sources:
+    """Refuses contradictions with :class:`UsageError`; ``sample`` stands for the images in the package."""
+    if sample:
+        if history or more or reference or prompt is not None or caption is not None:
+            raise UsageError("--sample brings its own history and reference", "leave out the other inputs")
+        return sample_sources()
+    if not history:
+        hint = "add --history DIR, or try --sample"
+        raise UsageError("there is no history of liked images" + (": files need --history" if more else ""), hint)
+    if (reference is None) == (prompt is None):
+        raise UsageError("give either a reference image or a prompt", "add one of --ref IMG and --prompt TEXT")
+    if caption is not None and reference is None:
+        raise UsageError("--caption describes a reference image, and there is none", "use --prompt TEXT alone")
+    words = None if prompt is None else one_line(prompt)
+    if words == "":
+        raise UsageError("the prompt is empty", 'say what you want, as in --prompt "a red fox"')
+    return Sources((*history, *more), reference, caption, words)
+
+
+def sample_sources() -> Sources:
+    """The history and reference in the package; raises :class:`InputError` where they are missing."""
+    folder = Path(str(files("pigeon_cli").joinpath("assets", "samples")))
+    if not (folder / "history").is_dir() or not (folder / "reference.png").is_file():
+        raise InputError(f"the samples are missing from this installation ({folder})", "install pigeon-cli again")
+    return Sources((folder / "history",), folder / "reference.png")
+
+
+def read_inputs(sources: Sources, size: int, order: Order, recursive: bool, null_separated: bool) -> Inputs:
+    """Reads and checks every input file; raises :class:`InputError` and :class:`UsageError`."""
+    if null_separated and Path("-") not in sources.history:
+        raise UsageError("-0 is about a list on standard input", "add --history -")
+    reference = read_reference(sources.reference, sources.caption) if sources.reference else None
+    paths: list[Path] = []
+    for path in sources.history:
+        paths.extend(_read_list(null_separated) if path == Path("-") else [path])
+    history = gather(paths, size, order, recursive, reference.sha256 if reference else None)
+    warnings = tuple(
+        f"left out of the history: {image.path} ({image.reason})"
+        for image in history
+        if image.status in (HistoryStatus.SKIPPED, HistoryStatus.REFERENCE)
+    )
+    return Inputs(tuple(history), reference, sources.prompt, warnings)
+
+
+def parse_reference_mask(text: str) -> float | None:
+    """``None`` for ``auto``, else a share from 0 to 1; raises :class:`UsageError`."""
+    if text == "auto":
+        return None
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise UsageError(f"--ref-mask {text!r} is neither auto nor a number from 0 to 1", "try --ref-mask 0.5")
+    return share
+
+
+def check_alpha(text: str) -> str:
+    """The alpha setting itself; raises :class:`UsageError` for any but ``white``, ``drop`` and a colour."""
+    if not ALPHA.fullmatch(text):
+        raise UsageError(f"--alpha {text!r} is neither white, drop nor a colour", "try --alpha '#ffcc00'")
+    return text
+
+
+def _read_list(null_separated: bool) -> list[Path]:
+    data = sys.stdin.buffer.read(LIST_BYTES + 1)
+    if len(data) > LIST_BYTES:
+        raise InputError(f"the list on standard input is longer than {LIST_BYTES // 2**20} MiB", "give folders instead")
+    return parse_list(data, null_separated)

@@ -1,0 +1,109 @@
+"""The options of the commands, named once so that a command's signature stays readable."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+INPUTS = "What you like, what you want"
+TASTE = "Taste"
+DRAWING = "Drawing"
+OUTPUT = "Output"
+
+
+def _finite(value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter("it must be a finite number")
+    return value
+
+
+History = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--history",
+        metavar="DIR|FILE...",
+        help="Liked images: folders or files; may be repeated. '-' reads paths from standard input, one a line.",
+        rich_help_panel=INPUTS,
+    ),
+]
+MoreHistory = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="FILE", help="More liked images after --history, as in --history *.png."),
+]
+NullSeparated = Annotated[
+    bool, typer.Option("-0", "--null", help="Paths on standard input end with NUL.", rich_help_panel=INPUTS)
+]
+Ref = Annotated[
+    Path | None,
+    typer.Option("--ref", metavar="IMG", help="The image to draw anew in that taste.", rich_help_panel=INPUTS),
+]
+Caption = Annotated[
+    str | None,
+    typer.Option(help="Words about --ref; without it NAME.txt beside the image.", rich_help_panel=INPUTS),
+]
+Prompt = Annotated[str | None, typer.Option(help="Words instead of a reference image.", rich_help_panel=INPUTS)]
+Sample = Annotated[
+    bool, typer.Option("--sample", help="Try it with the images in the package.", rich_help_panel=INPUTS)
+]
+HistorySize = Annotated[
+    int, typer.Option(min=1, help="The last so many usable images are the history.", rich_help_panel=INPUTS)
+]
+OrderBy = Annotated[
+    Literal["name", "time"],
+    typer.Option("--order", help="Natural name order or modification time.", rich_help_panel=INPUTS),
+]
+Recursive = Annotated[
+    bool, typer.Option("--recursive", help="Look into folders within folders.", rich_help_panel=INPUTS)
+]
+Alpha = Annotated[
+    str,
+    typer.Option(metavar="white|drop|#RRGGBB", help="What stands behind transparent pixels.", rich_help_panel=INPUTS),
+]
+RefMask = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|0..1",
+        help="Share of the reference that is hidden: 0 follows the reference, 1 the taste. auto tries 0, .1, ... 1.",
+        rich_help_panel=TASTE,
+    ),
+]
+HistoryMask = Annotated[
+    float,
+    typer.Option(min=0, max=1, callback=_finite, help="Share of the history that is dropped.", rich_help_panel=TASTE),
+]
+Mask = Annotated[
+    Literal["learned", "similarity", "random", "off"] | None,
+    typer.Option(help="What decides which tokens are kept; default: the model's own.", rich_help_panel=TASTE),
+]
+Count = Annotated[
+    int, typer.Option("-n", "--count", min=1, max=99, help="Images to write, best first.", rich_help_panel=DRAWING)
+]
+Seed = Annotated[
+    int, typer.Option(min=0, help="The same seed gives the same images on one machine.", rich_help_panel=DRAWING)
+]
+Model = Annotated[str, typer.Option(help="Which model draws.", rich_help_panel=DRAWING)]
+Steps = Annotated[int | None, typer.Option(min=1, max=1000, help="Diffusion steps.", rich_help_panel=DRAWING)]
+Guidance = Annotated[
+    float | None, typer.Option(min=0, callback=_finite, help="Diffusion guidance.", rich_help_panel=DRAWING)
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        min=0, callback=_finite, help="Of the drawing of codes; 0 takes the likeliest.", rich_help_panel=DRAWING
+    ),
+]
+TopK = Annotated[int | None, typer.Option(min=1, help="Codes are drawn from the K likeliest.", rich_help_panel=DRAWING)]
+MaxTokens = Annotated[int | None, typer.Option(min=1, help="Codes per image at most.", rich_help_panel=DRAWING)]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.", rich_help_panel=DRAWING)
+]
+Out = Annotated[
+    Path, typer.Option("--out", metavar="DIR", help="Folder for the images and report.json.", rich_help_panel=OUTPUT)
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.", rich_help_panel=OUTPUT)]
+Json = Annotated[bool, typer.Option("--json", help="Print the report instead of the paths.", rich_help_panel=OUTPUT)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; warnings stay.", rich_help_panel=OUTPUT)]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=OUTPUT)]

@@ -1,0 +1,1 @@
+"""Which device works, what is resident on it, and what that costs."""

@@ -1,0 +1,1 @@
+"""A folder or list of liked images, in order, and the one preprocessing."""

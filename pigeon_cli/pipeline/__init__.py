@@ -1,0 +1,1 @@
+"""One file, one verb: what happens to a request between its images and its drawings."""

@@ -1,0 +1,1 @@
+"""What a run leaves behind: JSON, PNG files with their metadata, sheets, lines on a terminal; no torch here."""

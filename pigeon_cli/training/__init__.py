@@ -1,0 +1,1 @@
+"""Training of the bundled model: data, pretraining, reconstruction and alignment."""

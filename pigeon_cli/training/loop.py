@@ -1,0 +1,227 @@
+"""The one training loop: every stage is a task, every run resumes exactly, every number goes to a JSONL file.
+
+Exact resume: the batch, the dropout and the noise of a step are functions of (seed, stage, step) alone, so a
+checkpoint holds weights, optimizer and step and nothing about random generators.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pigeon_cli.core.errors import InputError, OutputError
+from pigeon_cli.core.randomness import stream_seed
+from pigeon_cli.engine.devices import DeviceChoice
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """Length and optimizer of a run; seconds are wall-clock."""
+
+    run_folder: Path
+    steps: int
+    batch: int
+    learning_rate: float
+    seed: int = 0
+    warmup: int = 100
+    weight_decay: float = 0.05
+    gradient_clip: float = 1.0
+    checkpoint_seconds: float = 180.0
+    evaluate_every: int = 500
+    log_every: int = 20
+    resume: bool = False
+
+
+class TrainingTask(ABC):
+    """What one stage trains: its modules, its loss, its evaluation and the weights files it exports."""
+
+    name: str
+    modules: dict[str, nn.Module]
+    """Everything a checkpoint must hold, by name; buffers included."""
+
+    @abstractmethod
+    def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:
+        """Losses of one freshly drawn batch; ``"loss"`` is differentiated, the others are only logged."""
+
+    @abstractmethod
+    def evaluate(self, step: int, folder: Path) -> dict[str, float]:
+        """Figures on fixed valid data, after drawing a PNG sheet into ``folder``."""
+
+    @abstractmethod
+    def export(self) -> None:
+        """Write this stage's weights files into the model folder."""
+
+    def parameter_groups(self, settings: LoopSettings) -> list[dict[str, Any]]:
+        """Optimizer groups: matrices decay, vectors do not."""
+        parameters = [p for module in self.modules.values() for p in module.parameters() if p.requires_grad]
+        matrices = [p for p in parameters if p.ndim >= 2]
+        vectors = [p for p in parameters if p.ndim < 2]
+        return [
+            {"params": matrices, "weight_decay": settings.weight_decay},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
+
+    def after_step(self, step: int) -> None:
+        """Moving averages, codebook restarts and the like; called after each optimizer step."""
+
+
+def run_training(
+    task: TrainingTask, settings: LoopSettings, device: DeviceChoice, say: Callable[[str], None]
+) -> dict[str, float]:
+    """Train ``task``; returns the figures of the last step.
+
+    Raises :class:`OutputError` when the run folder cannot be written and :class:`InputError` when a run folder
+    that already holds a checkpoint is used without ``resume``.
+    """
+    run = _Run(task, settings, device, say)
+    return run.carry_out()
+
+
+class _Run:
+    def __init__(
+        self, task: TrainingTask, settings: LoopSettings, device: DeviceChoice, say: Callable[[str], None]
+    ) -> None:
+        self.task, self.settings, self.device, self.say = task, settings, device, say
+        self.checkpoint = settings.run_folder / "checkpoint.pt"
+        groups = task.parameter_groups(settings)
+        for group in groups:
+            group.setdefault("lr", settings.learning_rate)
+            group["base_lr"] = group["lr"]
+        self.parameters = [p for group in groups for p in group["params"]]
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95))
+        self.figures: dict[str, float] = {}
+
+    def carry_out(self) -> dict[str, float]:
+        folder = self.settings.run_folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot make the run folder {folder}: {error}", "choose another with --runs") from error
+        first = self._begin()
+        started = saved = time.monotonic()
+        for step in range(first, self.settings.steps):
+            losses = self._step(step)
+            last = step + 1 == self.settings.steps
+            if last or (step + 1) % self.settings.log_every == 0:
+                self._log(step, losses, (time.monotonic() - started) / (step + 1 - first))
+            if last or (step + 1) % self.settings.evaluate_every == 0:
+                self._evaluate(step)
+            if last or time.monotonic() - saved > self.settings.checkpoint_seconds:
+                self._save(step + 1)
+                saved = time.monotonic()
+        self.task.export()
+        return self.figures
+
+    def _begin(self) -> int:
+        if not self.checkpoint.exists():
+            return 0
+        if not self.settings.resume:
+            raise InputError(
+                f"the run folder {self.settings.run_folder} already holds a checkpoint",
+                "add --resume to go on from it, or choose another folder with --runs",
+            )
+        state = torch.load(self.checkpoint, map_location=self.device.device, weights_only=True)
+        for name, module in self.task.modules.items():
+            module.load_state_dict(state["modules"][name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.say(f"{self.task.name}: resumed at step {state['step']}")
+        return int(state["step"])
+
+    def _step(self, step: int) -> dict[str, Tensor]:
+        torch.manual_seed(stream_seed(self.settings.seed, self.task.name, "torch", step))
+        rng = random.Random(stream_seed(self.settings.seed, self.task.name, "batch", step))
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * learning_rate_share(step, self.settings.steps, self.settings.warmup)
+        for module in self.task.modules.values():
+            module.train()
+        with self.device.autocast():
+            losses = self.task.loss(step, rng)
+        losses["loss"].backward()
+        nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.task.after_step(step)
+        return losses
+
+    def _log(self, step: int, losses: Mapping[str, Tensor], seconds: float) -> None:
+        values = {name: float(value.detach()) for name, value in losses.items()}
+        if not math.isfinite(values["loss"]):
+            raise InputError(
+                f"{self.task.name}: the loss is {values['loss']} at step {step + 1}", "lower --learning-rate and --resume"
+            )
+        self.figures.update(values)
+        self._append({"step": step + 1, "seconds_per_step": round(seconds, 4), **values})
+        minutes = seconds * (self.settings.steps - step - 1) / 60
+        shown = " ".join(f"{name} {value:.4f}" for name, value in values.items())
+        self.say(f"{self.task.name} {step + 1}/{self.settings.steps} {shown} · {seconds:.2f} s/step · {minutes:.1f} min left")
+
+    @torch.no_grad()
+    def _evaluate(self, step: int) -> None:
+        for module in self.task.modules.values():
+            module.eval()
+        with self.device.autocast():
+            figures = self.task.evaluate(step, self.settings.run_folder)
+        self.figures.update(figures)
+        self._append({"step": step + 1, "evaluation": figures})
+        self.say(f"{self.task.name} {step + 1} valid " + " ".join(f"{k} {v:.4f}" for k, v in figures.items()))
+
+    def _append(self, record: Mapping[str, Any]) -> None:
+        with (self.settings.run_folder / "metrics.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record) + "\n")
+
+    def _save(self, step: int) -> None:
+        state = {
+            "step": step,
+            "modules": {name: module.state_dict() for name, module in self.task.modules.items()},
+            "optimizer": self.optimizer.state_dict(),
+        }
+        temporary = self.checkpoint.with_suffix(".part")
+        try:
+            torch.save(state, temporary)
+            os.replace(temporary, self.checkpoint)
+        except (OSError, RuntimeError) as error:
+            temporary.unlink(missing_ok=True)
+            raise OutputError(f"cannot write {self.checkpoint}: {error}", "free space, then --resume") from error
+        self.task.export()
+
+
+def learning_rate_share(step: int, steps: int, warmup: int) -> float:
+    """Linear warm-up over ``warmup`` steps, then cosine from 1 down to 0.02 at ``steps``."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+class MovingAverage(nn.Module):
+    """Exponential moving average of a module's parameters, kept as buffers so that checkpoints hold it."""
+
+    def __init__(self, module: nn.Module, decay: float = 0.999) -> None:
+        super().__init__()
+        self.decay = decay
+        self.names = {name: name.replace(".", "/") for name, _ in module.named_parameters()}
+        for name, parameter in module.named_parameters():
+            self.register_buffer(self.names[name], parameter.detach().clone().float())
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        """Move towards ``module``; the decay grows with ``step`` so that the start is forgotten."""
+        decay = min(self.decay, (step + 1) / (step + 10))
+        for name, parameter in module.named_parameters():
+            self.get_buffer(self.names[name]).lerp_(parameter.detach().float(), 1 - decay)
+
+    def state_of(self, module: nn.Module) -> dict[str, Tensor]:
+        """The averaged parameters and the module's own buffers under the module's own names."""
+        state = dict(module.state_dict())
+        return state | {name: self.get_buffer(flat) for name, flat in self.names.items()}

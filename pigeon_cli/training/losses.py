@@ -1,0 +1,111 @@
+"""Losses of both stages as pure functions of logits and labels (DESIGN.md section 2; paper, sections on both stages)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+IGNORED = -100
+"""Label without a loss, as in ``pipeline.prompt``."""
+
+
+@dataclass(frozen=True)
+class NearCodes:
+    """Codes that look like a code: part of a label's weight goes to them, because near-synonyms are no mistakes."""
+
+    table: Tensor
+    """int64 [code_count, k]: the nearest codes of every code, itself left out."""
+    first_code: int
+    """Token id of code 0."""
+    label_share: float = 0.9
+    """Weight that stays on the label; the rest is spread evenly over the k codes."""
+
+
+def nearest_codes(codebook: Tensor, count: int = 8) -> Tensor:
+    """The ``count`` nearest rows by cosine for every row of ``codebook`` [n, w], int64 [n, count]."""
+    unit = functional.normalize(codebook.float(), dim=-1)
+    similarity = unit @ unit.T
+    return similarity.fill_diagonal_(float("-inf")).topk(count, dim=1).indices
+
+
+def reconstruction_loss(logits: Tensor, labels: Tensor, near: NearCodes | None = None) -> Tensor:
+    """Mean cross-entropy over all labelled tokens of the batch (stage 1), a scalar.
+
+    ``logits`` [B, L, V] at a place predict the next token; ``labels`` int64 [B, L], ``IGNORED`` without a loss.
+    With ``near``, visual codes are soft targets; other ids, the image end among them, stay hard.
+    """
+    predicted, wanted = labelled(logits, labels)
+    if wanted.numel() == 0:
+        return logits.sum() * 0.0
+    if near is None:
+        return functional.cross_entropy(predicted.float(), wanted)
+    logs = torch.log_softmax(predicted.float(), dim=-1)
+    hard = -logs.gather(1, wanted.unsqueeze(1))[:, 0]
+    table = near.table.to(wanted.device)
+    codes = wanted - near.first_code
+    is_code = (codes >= 0) & (codes < table.shape[0])
+    neighbours = table[codes.clamp(0, table.shape[0] - 1)] + near.first_code
+    spread = -logs.gather(1, neighbours).mean(dim=1)
+    soft = near.label_share * hard + (1 - near.label_share) * spread
+    return torch.where(is_code, soft, hard).mean()
+
+
+def sequence_log_probability(logits: Tensor, labels: Tensor) -> Tensor:
+    """Sum of the log-probabilities of the labelled tokens of each row, [B]; arguments as in the stage-1 loss."""
+    shifted = labels[:, 1:]
+    mask = shifted != IGNORED
+    logs = torch.zeros(shifted.shape, dtype=torch.float32, device=logits.device)
+    predicted, wanted = labelled(logits, labels)
+    tokens = torch.log_softmax(predicted.float(), dim=-1).gather(1, wanted.unsqueeze(1))[:, 0]
+    return logs.masked_scatter(mask, tokens).sum(dim=1)
+
+
+def labelled(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Only what has a label: logits [N, V] and the ids they should predict [N], in reading order."""
+    shifted = labels[:, 1:]
+    mask = shifted != IGNORED
+    return logits[:, :-1][mask], shifted[mask]
+
+
+@dataclass(frozen=True)
+class PreferenceLoss:
+    """Direct preference optimisation of each pair, [B] each."""
+
+    losses: Tensor
+    chosen_rewards: Tensor
+    rejected_rewards: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """The scalar to minimise."""
+        return self.losses.mean()
+
+
+def dpo_loss(
+    policy_chosen: Tensor,
+    policy_rejected: Tensor,
+    reference_chosen: Tensor,
+    reference_rejected: Tensor,
+    beta: float = 0.1,
+) -> PreferenceLoss:
+    """Sigmoid loss on sequence log-probabilities [B] (stage 2): ``-log sigmoid(beta (policy - reference margin))``.
+
+    Equal policy and reference give ln 2.
+    """
+    chosen = beta * (policy_chosen - reference_chosen)
+    rejected = beta * (policy_rejected - reference_rejected)
+    return PreferenceLoss(-functional.logsigmoid(chosen - rejected), chosen.detach(), rejected.detach())
+
+
+def mask_supervision_loss(margin: Tensor, planted: Tensor, scored: Tensor) -> Tensor:
+    """Mean binary cross-entropy of "keep" against known noise, a scalar.
+
+    ``margin`` [B, L] are logits of keeping (``MaskDecision.margin``); ``planted`` bool marks tokens that should be
+    dropped, ``scored`` bool the tokens that count. Without any scored token the loss is 0.
+    """
+    if not bool(scored.any()):
+        return margin.sum() * 0.0
+    return functional.binary_cross_entropy_with_logits(margin[scored], (~planted[scored]).to(margin.dtype))

@@ -1,0 +1,140 @@
+"""Packed sequences for pretraining the language model: several pictures of one look, most of them asked for.
+
+One sequence holds the pictures of one user. Each picture may be preceded by its words and by the slots of a
+reference, so that one sequence asks several times for "this meaning in the look so far" instead of once.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import sentencepiece
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pigeon_cli.core.configs import ModelSpec
+from pigeon_cli.pipeline.prompt import IGNORED, REFERENCE_SLOT
+from pigeon_cli.training.code_cache import EncodedLook
+from pigeon_cli.training.data.dataset import IconDataset, IconRecord
+from pigeon_cli.training.data.looks import PLAIN
+
+SELF_SHARE = 0.1
+"""Share of references that are the picture itself: copying from the slots is learned late without it."""
+
+
+@dataclass
+class SequenceBatch:
+    """Right-padded sequences; ids and labels int64 [B, L], weights float [B, L], references int64 [R, patches]."""
+
+    ids: Tensor
+    labels: Tensor
+    weights: Tensor
+    references: Tensor
+    """Packed codes of the references in order of appearance (row by row), -1 as padding."""
+
+
+@dataclass
+class _Row:
+    ids: list[int] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+
+    def add(self, ids: Sequence[int], weight: float = 0.0) -> None:
+        self.ids += ids
+        self.labels += ids if weight else [IGNORED] * len(ids)
+        self.weights += [weight] * len(ids)
+
+
+class SequenceSampler:
+    """Draws packed sequences from a code cache; train cells only, as the cache holds no others."""
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        dataset: IconDataset,
+        looks: list[EncodedLook],
+        text: sentencepiece.SentencePieceProcessor,
+    ) -> None:
+        self.spec, self.dataset, self.text = spec, dataset, text
+        self.looks = looks
+        self.plain: dict[int, NDArray[np.int16]] = {}
+        self.by_meaning: dict[str, list[IconRecord]] = {}
+        for look in looks:
+            if look.look == PLAIN:
+                for number, codes in zip(look.records, look.codes, strict=True):
+                    self.plain[number] = codes
+                    record = dataset.records[number]
+                    self.by_meaning.setdefault(record.meaning, []).append(record)
+
+    def batch(self, rng: random.Random, count: int, pictures: int = 5) -> SequenceBatch:
+        """``count`` sequences of ``pictures`` pictures each."""
+        rows: list[_Row] = []
+        references: list[NDArray[np.int16]] = []
+        for _ in range(count):
+            row = _Row()
+            look = rng.choice(self.looks)
+            for index, place in enumerate(rng.sample(range(len(look.records)), pictures)):
+                self._add_picture(row, references, look, place, index, rng)
+            rows.append(row)
+        return self._stack(rows, references)
+
+    def _add_picture(
+        self,
+        row: _Row,
+        references: list[NDArray[np.int16]],
+        look: EncodedLook,
+        place: int,
+        index: int,
+        rng: random.Random,
+    ) -> None:
+        record, codes = self.dataset.records[look.records[place]], look.codes[place]
+        asked = rng.random() < (0.3 if index == 0 else 0.75)
+        weight = 0.4
+        if asked:
+            kind = rng.random()
+            if kind < 0.6:
+                row.add(self.text.encode(self.words(record, rng)))
+            reference = self._reference(record, codes, rng) if kind > 0.2 else None
+            if reference is not None:
+                row.add([REFERENCE_SLOT] * self.spec.reference_slots)
+                references.append(reference)
+            weight = 1.0
+        vocabulary = self.spec.vocabulary
+        row.add([vocabulary.image_start])
+        row.add([*(int(code) + vocabulary.first_code for code in codes[codes >= 0]), vocabulary.image_end], weight)
+
+    def words(self, record: IconRecord, rng: random.Random) -> str:
+        """Words of a meaning: its label, sometimes with tags or a tag alone, as people type."""
+        choice = rng.random()
+        if record.tags and choice < 0.15:
+            return rng.choice(record.tags)
+        if record.tags and choice < 0.3:
+            return f"{record.label} {rng.choice(record.tags)}"
+        return record.label
+
+    def _reference(
+        self, record: IconRecord, codes: NDArray[np.int16], rng: random.Random
+    ) -> NDArray[np.int16] | None:
+        if rng.random() < SELF_SHARE:
+            return codes
+        others = [other for other in self.by_meaning[record.meaning] if other.family != record.family]
+        return self.plain[rng.choice(others).id] if others else None
+
+    def _stack(self, rows: list[_Row], references: list[NDArray[np.int16]]) -> SequenceBatch:
+        length = max(len(row.ids) for row in rows)
+
+        def pad(values: Sequence[float], filler: float) -> list[float]:
+            return [*values, *[filler] * (length - len(values))]
+
+        empty = np.zeros((0, self.spec.tokenizer.patches), dtype=np.int16)
+        stacked = np.stack(references) if references else empty
+        return SequenceBatch(
+            ids=torch.tensor([pad(row.ids, self.spec.vocabulary.pad) for row in rows], dtype=torch.int64),
+            labels=torch.tensor([pad(row.labels, IGNORED) for row in rows], dtype=torch.int64),
+            weights=torch.tensor([pad(row.weights, 0.0) for row in rows]),
+            references=torch.from_numpy(stacked.astype(np.int64)),
+        )

@@ -1,0 +1,137 @@
+"""What ``pigeon train STAGE`` and ``pigeon align`` start: folders, devices, tasks and their defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import sentencepiece
+import torch
+
+from pigeon_cli.core.errors import InputError, UsageError
+from pigeon_cli.engine.devices import DeviceChoice, choose_device
+from pigeon_cli.models.visual_tokenizer import VisualTokenizer
+from pigeon_cli.training.batches import IconBatches
+from pigeon_cli.training.code_cache import build_code_cache
+from pigeon_cli.training.data.dataset import load_dataset
+from pigeon_cli.training.loop import LoopSettings, TrainingTask, run_training
+from pigeon_cli.weights.checkpoint import load_part
+from pigeon_cli.weights.store import ModelFolder
+
+
+@dataclass(frozen=True)
+class StageDefaults:
+    """Length and optimizer of a stage where the command line says nothing."""
+
+    steps: int
+    batch: int
+    learning_rate: float
+
+
+DEFAULTS = {
+    "vae": StageDefaults(3000, 16, 1.5e-3),
+    "tokenizer": StageDefaults(4000, 48, 1e-3),
+    "decoder": StageDefaults(3000, 32, 1e-3),
+    "language": StageDefaults(4000, 16, 1.5e-3),
+    "scorer": StageDefaults(600, 128, 2e-3),
+    "reconstruct": StageDefaults(800, 16, 1e-3),
+}
+"""Stages that run the training loop; ``text`` and ``encode`` are computed in one go."""
+
+
+@dataclass(frozen=True)
+class StageOptions:
+    """What the command line passes on; ``None`` takes the stage's default."""
+
+    data: Path
+    model: Path
+    runs: Path
+    steps: int | None = None
+    batch: int | None = None
+    learning_rate: float | None = None
+    evaluate_every: int = 500
+    looks: int = 40
+    cells: int = 384
+    seed: int = 0
+    device: str = "auto"
+    resume: bool = False
+    init_from: Path | None = None
+
+
+def run_stage(name: str, options: StageOptions, say: Callable[[str], None]) -> dict[str, float]:
+    """Run one stage to its end; returns its last figures. Errors are :class:`PigeonError` subclasses."""
+    device = choose_device(options.device)
+    say(f"{name}: {device.reason}, {torch.get_num_threads()} threads")
+    folder = ModelFolder(options.model)
+    batches = IconBatches(load_dataset(options.data), device.device)
+    if name == "text":
+        from pigeon_cli.training.tasks.text import train_text
+
+        return {"pieces": train_text(folder, batches.dataset)}
+    if name == "encode":
+        tokenizer = frozen_tokenizer(folder, device)
+        cache = options.runs / "codes"
+        return {"pictures": build_code_cache(tokenizer, batches, cache, options.looks, options.cells, options.seed, say)}
+    if name not in DEFAULTS:
+        raise UsageError(f"there is no training stage {name!r}", f"use one of: text, encode, {', '.join(DEFAULTS)}")
+    settings = loop_settings(name, options)
+    task = build_task(name, folder, batches, options, settings)
+    if options.init_from is not None:
+        initialise(task, options.init_from)
+    return run_training(task, settings, device, say)
+
+
+def loop_settings(name: str, options: StageOptions) -> LoopSettings:
+    """The loop's settings: the stage's defaults where the options leave them open."""
+    defaults = DEFAULTS[name]
+    return LoopSettings(
+        run_folder=options.runs / name,
+        steps=options.steps or defaults.steps,
+        batch=options.batch or defaults.batch,
+        learning_rate=options.learning_rate or defaults.learning_rate,
+        seed=options.seed,
+        evaluate_every=options.evaluate_every,
+        resume=options.resume,
+    )
+
+
+def build_task(
+    name: str, folder: ModelFolder, batches: IconBatches, options: StageOptions, settings: LoopSettings
+) -> TrainingTask:
+    """The task of a stage; modules of other stages are loaded frozen from ``folder``."""
+    if name == "vae":
+        from pigeon_cli.training.tasks.vae import VaeTask
+
+        return VaeTask(folder, batches, settings.batch)
+    if name == "tokenizer":
+        from pigeon_cli.training.tasks.tokenizer import TokenizerTask
+
+        return TokenizerTask(folder, batches, settings.batch, settings.steps)
+    raise UsageError(f"there is no training stage {name!r}", f"use one of: {', '.join(DEFAULTS)}")
+
+
+def frozen_tokenizer(folder: ModelFolder, device: DeviceChoice) -> VisualTokenizer:
+    """The trained visual tokenizer, on ``device``, without gradients."""
+    tokenizer = VisualTokenizer(folder.spec.tokenizer).to(device.device)
+    load_part(tokenizer, folder.part("tokenizer"))
+    return tokenizer.requires_grad_(False).eval()
+
+
+def text_processor(folder: ModelFolder) -> sentencepiece.SentencePieceProcessor:
+    """The model's SentencePiece processor; :class:`InputError` when it was not trained yet."""
+    if not folder.text_model.is_file():
+        raise InputError(f"{folder.text_model} is missing", "run: pigeon train text")
+    return sentencepiece.SentencePieceProcessor(model_file=str(folder.text_model))
+
+
+def initialise(task: TrainingTask, source: Path) -> None:
+    """Start from the weights in the model folder ``source``: every module of ``task`` that has a file there."""
+    found = False
+    for name, module in task.modules.items():
+        path = ModelFolder(source).part(name)
+        if path.is_file():
+            load_part(module, path)
+            found = True
+    if not found:
+        raise InputError(f"{source} holds no weights of the stage {task.name}", "name a complete model folder")

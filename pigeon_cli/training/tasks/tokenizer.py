@@ -1,0 +1,175 @@
+"""Stage ``tokenizer``: ViT, selector, merger, codebook and embedding decoder, together (RECIPE.md point 3)."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
+from pigeon_cli.models.visual_tokenizer import VisualTokenizer
+from pigeon_cli.training.batches import IconBatches, normalise
+from pigeon_cli.training.codebook import CodebookKeeper, k_means
+from pigeon_cli.training.figures import gradient_loss, save_tensor_sheet
+from pigeon_cli.training.loop import TrainingTask
+from pigeon_cli.weights.checkpoint import save_part
+from pigeon_cli.weights.store import ModelFolder
+
+WARM_UP_STEPS = 500
+"""Steps without quantisation, so that the codebook starts from features that already mean something."""
+SELECT_FROM, SELECT_TO = 0.4, 0.7
+"""Shares of the run between which the token budget goes from all to ``TOKEN_BUDGET``."""
+TOKEN_BUDGET = 0.85
+PLAIN_SHARE = 0.3
+"""References are never transformed, so that plain icons must be read as well as transformed ones."""
+
+
+class PixelHead(nn.Module):
+    """Throwaway head of this stage: context [B, Q, C] to RGB [B, 3, H, W], one linear map per query."""
+
+    def __init__(self, width: int, grid: int, image_size: int) -> None:
+        super().__init__()
+        self.grid = grid
+        self.pixels = nn.Linear(width, 3 * (image_size // grid) ** 2)
+        self.shuffle = nn.PixelShuffle(image_size // grid)
+
+    def forward(self, context: Tensor) -> Tensor:
+        values = self.pixels(context).transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        images: Tensor = self.shuffle(values)
+        return images
+
+
+class TokenizerTask(TrainingTask):
+    """Reconstruction through the codes, commitment, agreement between styles of one meaning, and a token budget."""
+
+    name = "tokenizer"
+
+    def __init__(self, folder: ModelFolder, batches: IconBatches, batch: int, steps: int) -> None:
+        self.folder, self.batches, self.batch, self.steps = folder, batches, batch, steps
+        spec, device = folder.spec, batches.device
+        self.tokenizer = VisualTokenizer(spec.tokenizer).to(device)
+        self.tokenizer.quantizer.requires_grad_(False)
+        final = self.tokenizer.selector.out_conv[-1]
+        with torch.no_grad():
+            # Start from "keep": an undecided selector would drop half of the patches on its first noisy step.
+            final.bias.copy_(torch.tensor([2.0, -2.0]))
+        self.decoder = EmbeddingDecoder(spec.decoder).to(device)
+        self.head = PixelHead(spec.decoder.context_width, spec.tokenizer.grid, spec.tokenizer.image_size).to(device)
+        self.contrast = nn.Linear(spec.tokenizer.width, 128).to(device)
+        self.keeper = CodebookKeeper(spec.tokenizer.code_count, spec.tokenizer.code_width).to(device)
+        self.modules = {
+            "tokenizer": self.tokenizer,
+            "decoder": self.decoder,
+            "head": self.head,
+            "contrast": self.contrast,
+            "keeper": self.keeper,
+        }
+        self.latest: tuple[Tensor, Tensor] | None = None
+        self.pairs = [records for records in self._train_meanings() if len(records) > 1]
+
+    def _train_meanings(self) -> list[list[int]]:
+        groups: dict[str, list[int]] = {}
+        for record in self.batches.train:
+            groups.setdefault(record.meaning, []).append(record.id)
+        return list(groups.values())
+
+    def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:
+        if step == WARM_UP_STEPS:
+            self._start_codebook()
+        images = self._pairs(rng)
+        # On a CPU the fused attention's backward takes 3 times longer than plain products over 64 patches.
+        with sdpa_kernel(SDPBackend.MATH):
+            drawn, vectors, codes, keep, merged = self._through(images, step)
+        absolute = (drawn - images).abs().mean()
+        edges = gradient_loss(drawn, images)
+        with torch.no_grad():
+            quantised = self.tokenizer.quantizer.lookup(codes)
+        kept = keep.detach() > 0.5
+        commitment = ((vectors - quantised).square().sum(-1) * kept).sum() / kept.sum() if step >= WARM_UP_STEPS else 0.0
+        pooled = (merged * keep.unsqueeze(-1)).sum(1) / keep.sum(1, keepdim=True)
+        agreement = self._agreement(pooled)
+        share = keep.mean()
+        budget = functional.relu(share - self._budget(step))
+        total = absolute + 0.5 * edges + 0.25 * commitment + 0.05 * agreement + 3.0 * budget
+        self.latest = (vectors.detach()[kept], codes[kept]) if step >= WARM_UP_STEPS else None
+        return {"loss": total, "l1": absolute, "edges": edges, "agreement": agreement, "kept": share}
+
+    def _pairs(self, rng: random.Random) -> Tensor:
+        chosen = [rng.sample(ids, 2) for ids in rng.choices(self.pairs, k=self.batch // 2)]
+        records = [self.batches.dataset.records[pair[side]] for side in (0, 1) for pair in chosen]
+        return self.batches.pictures(records, rng, PLAIN_SHARE)
+
+    def _budget(self, step: int) -> float:
+        progress = (step / self.steps - SELECT_FROM) / (SELECT_TO - SELECT_FROM)
+        return 1.0 - (1.0 - TOKEN_BUDGET) * min(1.0, max(0.0, progress))
+
+    def _through(self, images: Tensor, step: int | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Pictures [B,3,H,W] to (drawn, unit vectors, codes, keep, merged); ``step`` None is evaluation."""
+        features = self.tokenizer.patch_features(normalise(images))
+        keep = torch.ones(features.shape[:2], device=features.device)
+        if step is None:
+            keep = self.tokenizer.select(features)
+        elif step >= SELECT_FROM * self.steps:
+            noise = torch.empty(*features.shape[:2], 2, device=features.device).exponential_().clamp_min(1e-8)
+            keep = self.tokenizer.select(features, noise)
+        merged, vectors = self.tokenizer.merge(features, keep)
+        vectors = functional.normalize(vectors.float(), dim=-1)
+        codes = self.tokenizer.quantizer.encode(vectors)
+        passed = vectors
+        if step is None or step >= WARM_UP_STEPS:
+            passed = vectors + (self.tokenizer.quantizer.lookup(codes) - vectors).detach()
+        order = (keep < 0.5).to(torch.int8).argsort(dim=1, stable=True)
+        packed = passed.gather(1, order.unsqueeze(-1).expand_as(passed))
+        packed_keep = keep.gather(1, order)
+        # The keep values alone hide dropped codes; a mask would also cut their gradient.
+        context = self.decoder(packed, torch.ones_like(packed_keep, dtype=torch.bool), packed_keep).context
+        return self.head(context).float(), vectors, codes, keep, merged
+
+    def _agreement(self, pooled: Tensor) -> Tensor:
+        """InfoNCE between the two styles of each meaning."""
+        first, second = functional.normalize(self.contrast(pooled).float(), dim=-1).chunk(2)
+        logits = first @ second.T / 0.1
+        labels = torch.arange(len(logits), device=logits.device)
+        return (functional.cross_entropy(logits, labels) + functional.cross_entropy(logits.T, labels)) / 2
+
+    @torch.no_grad()
+    def _start_codebook(self) -> None:
+        rng = random.Random(0)
+        found = []
+        for _ in range(12):
+            features = self.tokenizer.patch_features(normalise(self._pairs(rng)))
+            _, vectors = self.tokenizer.merge(features, torch.ones(features.shape[:2], device=features.device))
+            found.append(functional.normalize(vectors.float(), dim=-1).flatten(0, 1))
+        rows = k_means(torch.cat(found), len(self.keeper.counts))
+        self.tokenizer.quantizer.embedding.weight.copy_(rows)
+        self.keeper.begin(rows)
+
+    def after_step(self, step: int) -> None:
+        if self.latest is not None:
+            vectors, codes = self.latest
+            self.keeper.update(self.tokenizer.quantizer.embedding.weight, vectors, codes, step)
+
+    def evaluate(self, step: int, folder: Path) -> dict[str, float]:
+        images = self.batches.fixed_valid(192)
+        drawn, _, codes, keep, _ = self._through(images, None)
+        kept = keep > 0.5
+        counts = torch.bincount(codes[kept], minlength=len(self.keeper.counts)).float()
+        shares = counts / counts.sum()
+        shown = images * functional.interpolate(0.3 + 0.7 * keep.unflatten(1, (8, 8)).unsqueeze(1), scale_factor=16)
+        save_tensor_sheet(
+            folder / f"sheet-{step + 1:06d}.png", [images[:12], drawn[:12], shown[:12]], ["image", "codes", "kept"]
+        )
+        return {
+            "psnr": float(-10 * torch.log10((drawn.clamp(0, 1) - images).square().mean())),
+            "kept": float(keep.mean()),
+            "perplexity": float(torch.exp(-(shares * (shares + 1e-9).log()).sum())),
+            "living_codes": float((self.keeper.counts > self.keeper.dead_below).float().mean()),
+        }
+
+    def export(self) -> None:
+        save_part(self.folder.part("tokenizer"), self.tokenizer.state_dict(), torch.float16)
+        save_part(self.folder.part("decoder"), self.decoder.state_dict(), torch.float16)

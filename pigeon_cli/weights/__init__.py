@@ -1,0 +1,1 @@
+"""Bytes on disk: model folders, their configuration and their weights files."""

@@ -1,0 +1,78 @@
+"""Safetensors files of single model parts, loaded strictly: each key is used, or named as ignored, or an error."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pigeon_cli.core.errors import OutputError, WeightsError
+
+
+def save_part(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.bfloat16) -> None:
+    """Write floating tensors as ``dtype``, others as they are, through a temporary file beside ``path``."""
+    ready = {
+        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+        for name, tensor in tensors.items()
+    }
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(ready, temporary, metadata={"format": "pt"})
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"cannot write the weights file {path}: {error}", "free space or choose another folder") from error
+
+
+def read_part(path: Path) -> dict[str, Tensor]:
+    """All tensors of one weights file; raises :class:`WeightsError` that names the file."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(
+            f"cannot read the weights file {path}: {error}", "reinstall pigeon, or point --model at a complete folder"
+        ) from error
+
+
+def load_part(module: nn.Module, path: Path, ignored: frozenset[str] = frozenset()) -> None:
+    """Copy a weights file into ``module`` (any dtype to the module's own).
+
+    Every parameter and persistent buffer must be in the file with the same shape, and every key of the file must be
+    used or be in ``ignored``; else :class:`WeightsError` names the file, the key and both shapes.
+    """
+    found = read_part(path)
+    wanted = module.state_dict()
+    for name in sorted(set(wanted) | set(found)):
+        if name in ignored and name not in wanted:
+            continue
+        if name not in found:
+            raise _mismatch(path, f"lacks the tensor {name} {tuple(wanted[name].shape)}")
+        if name not in wanted:
+            raise _mismatch(path, f"holds the unknown tensor {name} {tuple(found[name].shape)}")
+        if wanted[name].shape != found[name].shape:
+            raise _mismatch(
+                path, f"holds {name} as {tuple(found[name].shape)}, the model wants {tuple(wanted[name].shape)}"
+            )
+    with torch.no_grad():
+        for name, target in wanted.items():
+            target.copy_(found[name])
+
+
+def _mismatch(path: Path, what: str) -> WeightsError:
+    return WeightsError(f"the weights file {path} {what}", "use the weights and config.json of one and the same model")
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file's bytes, read in pieces of 1 MiB."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

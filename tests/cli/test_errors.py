@@ -1,0 +1,130 @@
+"""The table of errors: exit status, one line, one hint, no traceback, and nothing left behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import pigeon_cli
+from pigeon_cli.core.errors import InputError, MemoryBudgetError, UsageError, WeightsError
+from pigeon_cli.report import files
+
+
+class OutOfMemoryError(RuntimeError):
+    """Has the name of torch's, which is all the table looks at."""
+
+
+CASES = [
+    (UsageError("no", "yes"), 2),
+    (WeightsError("unet.safetensors is damaged", "install again"), 3),
+    (MemoryBudgetError("no", "yes"), 4),
+    (MemoryError(), 4),
+    (OutOfMemoryError("CUDA out of memory. Tried to allocate\nmore"), 4),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), 4),
+    (InputError("no", "yes"), 5),
+    (OSError(errno.ENOSPC, "No space left on device", "/x"), 6),
+    (OSError(errno.EROFS, "Read-only file system", "/x"), 6),
+    (PermissionError(errno.EACCES, "Permission denied", "/x"), 6),
+    (KeyboardInterrupt(), 130),
+    (ValueError("odd\nsecond line"), 1),
+    (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1),
+]
+
+
+@pytest.mark.parametrize(("error", "code"), CASES, ids=lambda value: type(value).__name__)
+def test_status_and_one_clear_line(pigeon, pipeline, liked: Path, wish: Path, error, code: int) -> None:
+    pipeline.fails_with = error
+    result = pigeon("generate", "--history", liked, "--ref", wish, "--quiet")
+    assert (result.exit_code, result.stdout) == (code, "")
+    lines = result.stderr.splitlines()
+    assert lines[0].startswith("error: ") and len(lines) <= 2 and "Traceback" not in result.stderr
+    assert all(line.startswith("hint: ") for line in lines[1:])
+    assert not Path("pigeon-out").exists()
+
+
+def test_unexpected_errors_point_to_debug(pigeon, pipeline, liked: Path, wish: Path) -> None:
+    pipeline.fails_with = ZeroDivisionError("a [/x] \x1b[31m b")
+    result = pigeon("generate", "--history", liked, "--ref", wish, "--quiet")
+    assert result.stderr.splitlines() == [
+        "error: unexpected ZeroDivisionError: a [/x] \\x1b[31m b",
+        "hint: run again with --debug for the traceback",
+    ]
+    result = pigeon("generate", "--history", liked, "--ref", wish, "--quiet", "--debug")
+    assert result.exit_code == 1 and "Traceback" in result.stderr and "fails_with" in result.stderr
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_nothing_is_left_when_writing_fails(
+    pigeon, pipeline, liked: Path, wish: Path, monkeypatch: pytest.MonkeyPatch, call: int, interruption: BaseException
+) -> None:
+    calls = 0
+    write = files._write
+
+    def failing(path: Path, data: bytes) -> None:
+        nonlocal calls
+        calls += 1
+        write(path, data[:3])
+        if calls == call:
+            raise interruption
+
+    monkeypatch.setattr(files, "_write", failing)
+    result = pigeon("generate", "--history", liked, "--ref", wish, "--out", "out", "-n", "2")
+    assert result.exit_code == (130 if isinstance(interruption, KeyboardInterrupt) else 6)
+    assert result.stdout == "" and os.listdir("out") == []
+
+
+RUNNER = """
+import sys, time
+sys.path.insert(0, {folder!r})
+from conftest import FakePipeline
+from types import ModuleType
+from pigeon_cli.cli.main import main
+fake = FakePipeline()
+module = ModuleType("pigeon_cli.pipeline.run")
+def generate(request, progress):
+    if request.seed == 1:
+        print("ready", file=sys.stderr, flush=True)
+        time.sleep(30)
+    return fake.generate(request, progress)
+module.generate = generate
+sys.modules[module.__name__] = module
+main()
+"""
+
+
+def start(*arguments: str, cwd: Path, **streams) -> subprocess.Popen[bytes]:
+    script = RUNNER.format(folder=str(Path(__file__).parent))
+    command = [sys.executable, "-c", script, *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(Path(pigeon_cli.__file__).parents[1])}
+    return subprocess.Popen(command, cwd=cwd, env=environment, stderr=subprocess.PIPE, **streams)
+
+
+def test_ctrl_c_in_a_real_process(liked: Path, wish: Path, tmp_path: Path) -> None:
+    arguments = ("generate", "--history", "liked", "--ref", wish.name, "--seed", "1")
+    process = start(*arguments, cwd=tmp_path, stdout=subprocess.PIPE)
+    assert process.stderr is not None
+    assert process.stderr.readline() == b"ready\n"
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, talk = process.communicate(timeout=20)
+    assert (process.returncode, output, talk) == (130, b"", b"error: interrupted\n")
+    assert not (tmp_path / "pigeon-out").exists()
+
+
+def test_a_reader_that_leaves_is_no_error(liked: Path, wish: Path, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    arguments = ("generate", "--history", "liked", "--ref", wish.name, "--json", "--quiet")
+    process = start(*arguments, cwd=tmp_path, stdout=writing)
+    os.close(writing)
+    _, talk = process.communicate(timeout=20)
+    assert (process.returncode, talk) == (0, b"")
+    assert (tmp_path / "pigeon-out" / "report.json").exists()
