@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from pigeon_cli import __version__
+from pigeon_cli.cli import align, train
 from pigeon_cli.cli.generate import generate
 
 app = typer.Typer(
@@ -35,6 +36,8 @@ def _root(
 
 # Each command is one module of this folder that imports nothing heavy at its top.
 app.command("generate")(generate)
+app.add_typer(train.app, name="train")
+app.add_typer(align.app, name="align")
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from pigeon_cli.core.errors import OutputError
 from pigeon_cli.report.terminal import clean
 
 
@@ -19,7 +20,12 @@ class Progress(Protocol):
 
 
 def emit(data: bytes) -> None:
-    """Writes to stdout; a reader that left early is no failure, since the files are written by then."""
+    """Writes to stdout; a reader that left early is no failure, since the files are written by then.
+
+    Raises :class:`OutputError` when stdout cannot take the data.
+    """
+    if sys.stdout is None:  # closed by the caller, as in ``>&-``
+        return
     try:
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
@@ -27,11 +33,19 @@ def emit(data: bytes) -> None:
     except BrokenPipeError:
         # Python flushes stdout once more at exit and would complain there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        hint = "the images and the report themselves are written"
+        raise OutputError(f"cannot write to standard output: {error.strerror}", hint) from error
 
 
 def print_warning(text: str) -> None:
     """One line on stderr."""
     _say(f"warning: {clean(text)}")
+
+
+def print_note(text: str) -> None:
+    """One line on stderr."""
+    _say(clean(text))
 
 
 def print_error(message: str, hint: str) -> None:

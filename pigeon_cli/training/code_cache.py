@@ -20,6 +20,7 @@ from pigeon_cli.models.visual_tokenizer import VisualTokenizer, pack
 from pigeon_cli.training.batches import IconBatches, normalise
 from pigeon_cli.training.data.dataset import IconRecord
 from pigeon_cli.training.data.looks import PLAIN, Look, apply_look, draw_look
+from pigeon_cli.training.data.sets import ICON_SETS
 
 BATCH = 256
 
@@ -73,7 +74,7 @@ def build_code_cache(
     for name, records in batches.dataset.train_by_set.items():
         rng = random.Random(stream_seed(seed, "encode", name))
         for number in range(looks_per_set + 1):
-            look = draw_look(rng) if number else PLAIN
+            look = draw_look(rng, monochrome=ICON_SETS[name].monochrome) if number else PLAIN
             count = min(cells_per_look, len(records)) if number else len(records)
             encoded.append(encode_look(tokenizer, batches, name, look, rng.sample(list(records), count)))
         say(f"encode: {name}, {looks_per_set + 1} looks")
@@ -83,9 +84,7 @@ def build_code_cache(
 
 def _write(out: Path, encoded: list[EncodedLook]) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    lines = [
-        json.dumps({"set": one.set, "look": one.look.to_json(), "records": list(one.records)}) for one in encoded
-    ]
+    lines = [json.dumps({"set": one.set, "look": one.look.to_json(), "records": list(one.records)}) for one in encoded]
     temporary = out / "codes.part.npy"
     np.save(temporary, np.concatenate([one.codes for one in encoded]))
     os.replace(temporary, out / "codes.npy")

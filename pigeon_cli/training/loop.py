@@ -158,13 +158,16 @@ class _Run:
         values = {name: float(value.detach()) for name, value in losses.items()}
         if not math.isfinite(values["loss"]):
             raise InputError(
-                f"{self.task.name}: the loss is {values['loss']} at step {step + 1}", "lower --learning-rate and --resume"
+                f"{self.task.name}: the loss is {values['loss']} at step {step + 1}",
+                "lower --learning-rate and --resume",
             )
         self.figures.update(values)
         self._append({"step": step + 1, "seconds_per_step": round(seconds, 4), **values})
         minutes = seconds * (self.settings.steps - step - 1) / 60
         shown = " ".join(f"{name} {value:.4f}" for name, value in values.items())
-        self.say(f"{self.task.name} {step + 1}/{self.settings.steps} {shown} · {seconds:.2f} s/step · {minutes:.1f} min left")
+        self.say(
+            f"{self.task.name} {step + 1}/{self.settings.steps} {shown} · {seconds:.2f} s/step · {minutes:.1f} min left"
+        )
 
     @torch.no_grad()
     def _evaluate(self, step: int) -> None:

@@ -109,3 +109,10 @@ def mask_supervision_loss(margin: Tensor, planted: Tensor, scored: Tensor) -> Te
     if not bool(scored.any()):
         return margin.sum() * 0.0
     return functional.binary_cross_entropy_with_logits(margin[scored], (~planted[scored]).to(margin.dtype))
+
+
+def contrast(first: Tensor, second: Tensor, temperature: float = 0.1) -> Tensor:
+    """Symmetric InfoNCE between unit vectors [B, W] that belong together row by row, a scalar."""
+    logits = first @ second.T / temperature
+    labels = torch.arange(len(logits), device=logits.device)
+    return (functional.cross_entropy(logits, labels) + functional.cross_entropy(logits.T, labels)) / 2

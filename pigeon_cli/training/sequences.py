@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pigeon_cli.core.configs import ModelSpec
+from pigeon_cli.core.vocabulary import Vocabulary
 from pigeon_cli.pipeline.prompt import IGNORED, REFERENCE_SLOT
 from pigeon_cli.training.code_cache import EncodedLook
 from pigeon_cli.training.data.dataset import IconDataset, IconRecord
@@ -35,6 +36,18 @@ class SequenceBatch:
     weights: Tensor
     references: Tensor
     """Packed codes of the references in order of appearance (row by row), -1 as padding."""
+
+
+@dataclass(frozen=True)
+class CodedRequest:
+    """Codes of one request, without padding; ``planted`` numbers the history images that are not of the taste."""
+
+    history: tuple[tuple[int, ...], ...]
+    planted: tuple[int, ...]
+    reference: tuple[int, ...]
+    words: str
+    target: tuple[int, ...]
+    is_self: bool = False
 
 
 @dataclass
@@ -98,14 +111,33 @@ class SequenceSampler:
             kind = rng.random()
             if kind < 0.6:
                 row.add(self.text.encode(self.words(record, rng)))
-            reference = self._reference(record, codes, rng) if kind > 0.2 else None
+            reference = None
+            if kind > 0.2:
+                reference = codes if rng.random() < SELF_SHARE else self.reference(record, rng)
             if reference is not None:
                 row.add([REFERENCE_SLOT] * self.spec.reference_slots)
                 references.append(reference)
             weight = 1.0
         vocabulary = self.spec.vocabulary
         row.add([vocabulary.image_start])
-        row.add([*(int(code) + vocabulary.first_code for code in codes[codes >= 0]), vocabulary.image_end], weight)
+        row.add([*vocabulary_ids(vocabulary, codes[codes >= 0].tolist()), vocabulary.image_end], weight)
+
+    def requests(self, requests: Sequence[CodedRequest]) -> SequenceBatch:
+        """Requests in the form that generation reads; only the targets are predicted."""
+        vocabulary = self.spec.vocabulary
+        rows = []
+        for request in requests:
+            row = _Row()
+            for image in request.history:
+                row.add([vocabulary.image_start, *vocabulary_ids(vocabulary, image), vocabulary.image_end])
+            row.add(self.text.encode(request.words))
+            row.add([REFERENCE_SLOT] * self.spec.reference_slots)
+            row.add([vocabulary.image_start])
+            row.add([*vocabulary_ids(vocabulary, request.target), vocabulary.image_end], 1.0)
+            rows.append(row)
+        patches = self.spec.tokenizer.patches
+        padded = [[*one.reference, *[-1] * (patches - len(one.reference))] for one in requests]
+        return self._stack(rows, list(np.array(padded, dtype=np.int16)))
 
     def words(self, record: IconRecord, rng: random.Random) -> str:
         """Words of a meaning: its label, sometimes with tags or a tag alone, as people type."""
@@ -116,11 +148,8 @@ class SequenceSampler:
             return f"{record.label} {rng.choice(record.tags)}"
         return record.label
 
-    def _reference(
-        self, record: IconRecord, codes: NDArray[np.int16], rng: random.Random
-    ) -> NDArray[np.int16] | None:
-        if rng.random() < SELF_SHARE:
-            return codes
+    def reference(self, record: IconRecord, rng: random.Random) -> NDArray[np.int16] | None:
+        """Codes of the same meaning, plain, in a random set of another family; ``None`` when train has none."""
         others = [other for other in self.by_meaning[record.meaning] if other.family != record.family]
         return self.plain[rng.choice(others).id] if others else None
 
@@ -138,3 +167,8 @@ class SequenceSampler:
             weights=torch.tensor([pad(row.weights, 0.0) for row in rows]),
             references=torch.from_numpy(stacked.astype(np.int64)),
         )
+
+
+def vocabulary_ids(vocabulary: Vocabulary, codes: Sequence[int]) -> list[int]:
+    """Token ids of codes."""
+    return [code + vocabulary.first_code for code in codes]

@@ -13,9 +13,12 @@ from pigeon_cli.core.errors import InputError, UsageError
 from pigeon_cli.engine.devices import DeviceChoice, choose_device
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.training.batches import IconBatches
-from pigeon_cli.training.code_cache import build_code_cache
+from pigeon_cli.training.code_cache import build_code_cache, load_code_cache
 from pigeon_cli.training.data.dataset import load_dataset
+from pigeon_cli.training.data.requests import draw_evaluation_requests
 from pigeon_cli.training.loop import LoopSettings, TrainingTask, run_training
+from pigeon_cli.training.request_codes import RequestSampler, encode_requests
+from pigeon_cli.training.sequences import SequenceSampler
 from pigeon_cli.weights.checkpoint import load_part
 from pigeon_cli.weights.store import ModelFolder
 
@@ -72,11 +75,13 @@ def run_stage(name: str, options: StageOptions, say: Callable[[str], None]) -> d
     if name == "encode":
         tokenizer = frozen_tokenizer(folder, device)
         cache = options.runs / "codes"
-        return {"pictures": build_code_cache(tokenizer, batches, cache, options.looks, options.cells, options.seed, say)}
+        return {
+            "pictures": build_code_cache(tokenizer, batches, cache, options.looks, options.cells, options.seed, say)
+        }
     if name not in DEFAULTS:
         raise UsageError(f"there is no training stage {name!r}", f"use one of: text, encode, {', '.join(DEFAULTS)}")
     settings = loop_settings(name, options)
-    task = build_task(name, folder, batches, options, settings)
+    task = build_task(name, folder, batches, options, settings, device)
     if options.init_from is not None:
         initialise(task, options.init_from)
     return run_training(task, settings, device, say)
@@ -97,7 +102,12 @@ def loop_settings(name: str, options: StageOptions) -> LoopSettings:
 
 
 def build_task(
-    name: str, folder: ModelFolder, batches: IconBatches, options: StageOptions, settings: LoopSettings
+    name: str,
+    folder: ModelFolder,
+    batches: IconBatches,
+    options: StageOptions,
+    settings: LoopSettings,
+    device: DeviceChoice,
 ) -> TrainingTask:
     """The task of a stage; modules of other stages are loaded frozen from ``folder``."""
     if name == "vae":
@@ -108,7 +118,37 @@ def build_task(
         from pigeon_cli.training.tasks.tokenizer import TokenizerTask
 
         return TokenizerTask(folder, batches, settings.batch, settings.steps)
-    raise UsageError(f"there is no training stage {name!r}", f"use one of: {', '.join(DEFAULTS)}")
+    tokenizer = frozen_tokenizer(folder, device)
+    if name == "decoder":
+        from pigeon_cli.training.tasks.decoder import DecoderTask
+
+        return DecoderTask(folder, batches, tokenizer, settings.batch)
+    sampler = SequenceSampler(
+        folder.spec, batches.dataset, load_code_cache(options.runs / "codes"), text_processor(folder)
+    )
+    if name == "scorer":
+        from pigeon_cli.training.tasks.scorer import ScorerTask
+
+        return ScorerTask(folder, tokenizer, sampler, settings.batch)
+    if name == "language":
+        from pigeon_cli.training.tasks.language import LanguageTask
+
+        held_out = encode_requests(tokenizer, batches, draw_evaluation_requests(batches.dataset, "valid", 64, seed=1))
+        return LanguageTask(folder, tokenizer, sampler, held_out, settings.batch)
+    from pigeon_cli.training.tasks.reconstruct import ReconstructTask
+
+    requests = {
+        "valid": draw_evaluation_requests(batches.dataset, "valid", 64, seed=1),
+        "planted": draw_evaluation_requests(batches.dataset, "valid", 64, seed=2, planted=1),
+    }
+    return ReconstructTask(
+        folder,
+        tokenizer,
+        RequestSampler(sampler),
+        {kind: encode_requests(tokenizer, batches, drawn) for kind, drawn in requests.items()},
+        settings.batch,
+        settings.steps,
+    )
 
 
 def frozen_tokenizer(folder: ModelFolder, device: DeviceChoice) -> VisualTokenizer:

@@ -28,7 +28,9 @@ def save_part(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype = to
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise OutputError(f"cannot write the weights file {path}: {error}", "free space or choose another folder") from error
+        raise OutputError(
+            f"cannot write the weights file {path}: {error}", "free space or choose another folder"
+        ) from error
 
 
 def read_part(path: Path) -> dict[str, Tensor]:
@@ -42,13 +44,18 @@ def read_part(path: Path) -> dict[str, Tensor]:
 
 
 def load_part(module: nn.Module, path: Path, ignored: frozenset[str] = frozenset()) -> None:
-    """Copy a weights file into ``module`` (any dtype to the module's own).
+    """Copy a weights file into ``module`` (any dtype to the module's own); strict as :func:`load_tensors`."""
+    load_tensors(module.state_dict(), read_part(path), path, ignored)
 
-    Every parameter and persistent buffer must be in the file with the same shape, and every key of the file must be
-    used or be in ``ignored``; else :class:`WeightsError` names the file, the key and both shapes.
+
+def load_tensors(
+    wanted: Mapping[str, Tensor], found: Mapping[str, Tensor], path: Path, ignored: frozenset[str] = frozenset()
+) -> None:
+    """Copy ``found`` (read from ``path``) into the tensors ``wanted``.
+
+    Every wanted tensor must be in the file with the same shape, and every key of the file must be wanted or be in
+    ``ignored``; else :class:`WeightsError` names the file, the key and both shapes.
     """
-    found = read_part(path)
-    wanted = module.state_dict()
     for name in sorted(set(wanted) | set(found)):
         if name in ignored and name not in wanted:
             continue

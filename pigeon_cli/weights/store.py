@@ -48,5 +48,7 @@ def find_model(name: str) -> ModelFolder:
     if not path.is_dir():
         raise WeightsError(f"there is no model {name!r}", f"use --model {BUNDLED[0]}, or a folder with a config.json")
     if missing := folder.missing():
-        raise WeightsError(f"the model folder {path} lacks {', '.join(missing)}", "reinstall pigeon, or name another folder")
+        raise WeightsError(
+            f"the model folder {path} lacks {', '.join(missing)}", "reinstall pigeon, or name another folder"
+        )
     return folder

@@ -12,8 +12,9 @@ import pytest
 import pigeon_cli
 
 ROOT = Path(pigeon_cli.__file__).parent
+# ``report`` needs nothing but ``core`` (tested below), so it stands where the training sheets can reach it.
 LAYERS = (
-    "core", "weights", "history", "metrics", "models", "engine", "pipeline", "training", "evaluation", "report", "cli",
+    "core", "report", "weights", "history", "metrics", "models", "engine", "pipeline", "training", "evaluation", "cli",
 )  # fmt: skip
 HEAVY = {"torch", "transformers", "diffusers", "peft", "accelerate"}
 MOST_LINES = 400
@@ -32,10 +33,9 @@ def imported(tree: ast.AST) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports within the package are absolute"
-            assert node.module is not None
-            yield node.module
-            if node.module == "pigeon_cli":
+            module = "." * node.level + (node.module or "")
+            yield module
+            if module == "pigeon_cli":
                 yield from (f"pigeon_cli.{alias.name}" for alias in node.names)
 
 
@@ -86,17 +86,15 @@ def test_commands_import_nothing_heavy_at_their_top(path: Path) -> None:
         assert layer(module) in (None, "core", "history", "report", "cli"), f"{name(path)} imports {module}"
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_imports_are_absolute_and_the_judge_stays_outside(path: Path) -> None:
+    for module in imported(ast.parse(path.read_text("utf-8"))):
+        assert not module.startswith((".", "efficientnet")), f"{name(path)} imports {module}"
+
+
 @pytest.mark.parametrize("path", SOURCES + TESTS, ids=name)
-def test_click_is_never_imported_and_the_judge_stays_outside(path: Path) -> None:
-    modules = set(imported(ast.parse(path.read_text("utf-8")))) if path in SOURCES else _without_relative(path)
-    assert not any(module.split(".")[0] == "click" for module in modules)
-    if path in SOURCES:
-        assert not any(module.startswith("efficientnet") for module in modules)
-
-
-def _without_relative(path: Path) -> set[str]:
-    nodes = ast.walk(ast.parse(path.read_text("utf-8")))
-    return {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+def test_click_is_never_imported(path: Path) -> None:
+    assert "click" not in {module.split(".")[0] for module in imported(ast.parse(path.read_text("utf-8")))}
 
 
 @pytest.mark.parametrize("path", SOURCES + TESTS, ids=name)

@@ -119,6 +119,14 @@ def test_ctrl_c_in_a_real_process(liked: Path, wish: Path, tmp_path: Path) -> No
     assert not (tmp_path / "pigeon-out").exists()
 
 
+def test_a_full_standard_output_is_told(liked: Path, wish: Path, tmp_path: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        process = start("generate", "--history", "liked", "--ref", wish.name, "--quiet", cwd=tmp_path, stdout=full)
+    _, talk = process.communicate(timeout=20)
+    assert process.returncode == 6
+    assert talk.startswith(b"error: cannot write to standard output: No space left on device\n")
+
+
 def test_a_reader_that_leaves_is_no_error(liked: Path, wish: Path, tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)

@@ -12,14 +12,19 @@ from PIL import Image
 
 import pigeon_cli
 
-LOADS_TORCH = (
-    "import sys; from pigeon_cli.cli.main import main\ntry:\n main()\nfinally:\n assert 'torch' not in sys.modules"
-)
+RUNNER = """
+import sys
+from pigeon_cli.cli.main import main
+try:
+    main()
+finally:
+    assert "torch" not in sys.modules
+"""
 
 
 def pigeon(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(Path(pigeon_cli.__file__).parents[1]), "PYTHONUTF8": "1"}
-    command = [sys.executable, "-c", LOADS_TORCH, "generate", *arguments]
+    command = [sys.executable, "-c", RUNNER, "generate", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 

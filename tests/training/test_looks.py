@@ -104,7 +104,8 @@ def test_each_kind_is_visible_and_in_range(kind: str, pictures: torch.Tensor) ->
         shown = apply_look(_single(kind, seed), pictures)
         assert shown.shape == (3, 3, SIZE, SIZE)
         assert shown.dtype == torch.float32
-        assert 0 <= float(shown.min()) and float(shown.max()) <= 1
+        assert float(shown.min()) >= 0
+        assert float(shown.max()) <= 1
         assert float((shown - apply_look(PLAIN, pictures)).abs().mean()) > 0.005
 
 

@@ -165,9 +165,7 @@ def _references(dataset: IconDataset, target: IconRecord, trained: bool = False)
     return [
         record
         for record in dataset.by_meaning[target.meaning]
-        if record.family != target.family
-        and record.twins != target.twins
-        and (not trained or record.split == "train")
+        if record.family != target.family and record.twins != target.twins and (not trained or record.split == "train")
     ]
 
 

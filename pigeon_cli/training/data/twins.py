@@ -7,7 +7,10 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-_PEOPLE = frozenset("man woman person people men women boy girl male female adult lady guy mens womens".split())
+_PEOPLE = frozenset(
+    {"man", "woman", "person", "people", "men", "women", "boy", "girl"}
+    | {"male", "female", "adult", "lady", "guy", "mens", "womens"}
+)
 _THUMBNAIL = 16
 _CLOSE_UP = 64
 # Root mean square differences in 0..1 over white. The thumbnail only nominates pairs, the close-up decides:
@@ -73,7 +76,7 @@ def _same_key(keys: Iterable[Hashable]) -> Iterator[tuple[int, int]]:
 def near_identical(images: NDArray[np.uint8]) -> list[tuple[int, int]]:
     """Pairs (first < second) of uint8 [N, H, W, 4] whose pixels and difference hashes nearly agree over white."""
     close = np.concatenate([_over_white(images[i : i + _BLOCK], _CLOSE_UP) for i in range(0, len(images), _BLOCK)])
-    small = _shrink(close.astype(np.float32) / 255, _THUMBNAIL).reshape(len(images), -1)
+    small = _shrink(close.astype(np.float32) / np.float32(255), _THUMBNAIL).reshape(len(images), -1)
     hashes = _difference_hash(close)
     return [
         (first, second)
@@ -96,9 +99,9 @@ def _nominated(vectors: NDArray[np.float32]) -> Iterator[tuple[int, int]]:
 
 def _over_white(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     pixels = images.astype(np.float32)
-    alpha = pixels[..., 3:] / 255
+    alpha = pixels[..., 3:] / np.float32(255)
     side = min(size, images.shape[1])
-    return np.rint(_shrink(pixels[..., :3] * alpha + 255 * (1 - alpha), side)).astype(np.uint8)
+    return np.rint(_shrink(pixels[..., :3] * alpha + np.float32(255) * (1 - alpha), side)).astype(np.uint8)
 
 
 def _shrink(pixels: NDArray[np.float32], size: int) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from pigeon_cli.training.batches import IconBatches, normalise
 from pigeon_cli.training.codebook import CodebookKeeper, k_means
 from pigeon_cli.training.figures import gradient_loss, save_tensor_sheet
 from pigeon_cli.training.loop import TrainingTask
+from pigeon_cli.training.losses import contrast
 from pigeon_cli.weights.checkpoint import save_part
 from pigeon_cli.weights.store import ModelFolder
 
@@ -89,9 +90,11 @@ class TokenizerTask(TrainingTask):
         with torch.no_grad():
             quantised = self.tokenizer.quantizer.lookup(codes)
         kept = keep.detach() > 0.5
-        commitment = ((vectors - quantised).square().sum(-1) * kept).sum() / kept.sum() if step >= WARM_UP_STEPS else 0.0
+        commitment = (
+            ((vectors - quantised).square().sum(-1) * kept).sum() / kept.sum() if step >= WARM_UP_STEPS else 0.0
+        )
         pooled = (merged * keep.unsqueeze(-1)).sum(1) / keep.sum(1, keepdim=True)
-        agreement = self._agreement(pooled)
+        agreement = contrast(*functional.normalize(self.contrast(pooled).float(), dim=-1).chunk(2))
         share = keep.mean()
         budget = functional.relu(share - self._budget(step))
         total = absolute + 0.5 * edges + 0.25 * commitment + 0.05 * agreement + 3.0 * budget
@@ -128,13 +131,6 @@ class TokenizerTask(TrainingTask):
         # The keep values alone hide dropped codes; a mask would also cut their gradient.
         context = self.decoder(packed, torch.ones_like(packed_keep, dtype=torch.bool), packed_keep).context
         return self.head(context).float(), vectors, codes, keep, merged
-
-    def _agreement(self, pooled: Tensor) -> Tensor:
-        """InfoNCE between the two styles of each meaning."""
-        first, second = functional.normalize(self.contrast(pooled).float(), dim=-1).chunk(2)
-        logits = first @ second.T / 0.1
-        labels = torch.arange(len(logits), device=logits.device)
-        return (functional.cross_entropy(logits, labels) + functional.cross_entropy(logits.T, labels)) / 2
 
     @torch.no_grad()
     def _start_codebook(self) -> None:

@@ -31,7 +31,9 @@ class VaeTask(TrainingTask):
 
     def __init__(self, folder: ModelFolder, batches: IconBatches, batch: int) -> None:
         self.folder, self.batches, self.batch = folder, batches, batch
-        self.vae: AutoencoderKL = AutoencoderKL(**folder.spec.diffusion.vae).to(batches.device, memory_format=torch.channels_last)
+        self.vae: AutoencoderKL = AutoencoderKL(**folder.spec.diffusion.vae).to(
+            batches.device, memory_format=torch.channels_last
+        )
         self.modules = {"vae": self.vae}
 
     def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:

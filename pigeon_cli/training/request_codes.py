@@ -1,0 +1,82 @@
+"""Requests as codes: what stage 1 reads, with the planted images known."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pigeon_cli.models.visual_tokenizer import VisualTokenizer
+from pigeon_cli.training.batches import IconBatches
+from pigeon_cli.training.code_cache import EncodedLook, encode_pictures
+from pigeon_cli.training.data.looks import PLAIN, apply_look
+from pigeon_cli.training.data.requests import TrainingRequest
+from pigeon_cli.training.sequences import CodedRequest, SequenceSampler
+
+SELF_SHARE = 0.15
+"""Share of requests whose reference is the target itself, most of it hidden, as in the published stage 1."""
+
+
+class RequestSampler:
+    """Draws stage-1 requests from the code cache: two to five liked images, two users in five with strangers among
+    them."""
+
+    def __init__(self, sequences: SequenceSampler, planted_share: float = 0.4) -> None:
+        self.sequences, self.planted_share = sequences, planted_share
+
+    def draw(self, rng: random.Random) -> CodedRequest:
+        """One request of train cells and trained looks."""
+        sequences = self.sequences
+        while True:
+            look = rng.choice(sequences.looks)
+            count = rng.randint(2, 5)
+            places = rng.sample(range(len(look.records)), count + 1)
+            record = sequences.dataset.records[look.records[places[-1]]]
+            target = codes_of(look.codes[places[-1]])
+            is_self = rng.random() < SELF_SHARE
+            reference = look.codes[places[-1]] if is_self else sequences.reference(record, rng)
+            if reference is not None:
+                break
+        history = [codes_of(look.codes[place]) for place in places[:-1]]
+        planted: list[int] = []
+        if rng.random() < self.planted_share:
+            planted = sorted(rng.sample(range(count), 2 if count >= 4 and rng.random() < 0.5 else 1))
+        for position in planted:
+            history[position] = self._stranger(look, rng)
+        words = sequences.words(record, rng) if rng.random() < 0.5 else ""
+        return CodedRequest(tuple(history), tuple(planted), codes_of(reference), words, target, is_self)
+
+    def _stranger(self, look: EncodedLook, rng: random.Random) -> tuple[int, ...]:
+        while True:
+            other = rng.choice(self.sequences.looks)
+            if other.set != look.set:
+                return codes_of(rng.choice(other.codes))
+
+
+def codes_of(packed: NDArray[np.int16]) -> tuple[int, ...]:
+    """Packed codes [patches] without the padding."""
+    return tuple(int(code) for code in packed if code >= 0)
+
+
+@torch.no_grad()
+def encode_requests(
+    tokenizer: VisualTokenizer, batches: IconBatches, requests: Sequence[TrainingRequest]
+) -> list[CodedRequest]:
+    """Evaluation requests as codes, encoded from their pictures."""
+    result = []
+    for request in requests:
+        records = batches.dataset.records
+        pictures = [
+            apply_look(look, batches.rgba([records[number]]))
+            for number, look in zip(request.history, request.history_looks(), strict=True)
+        ]
+        pictures.append(apply_look(PLAIN, batches.rgba([records[request.reference]])))
+        pictures.append(apply_look(request.look, batches.rgba([records[request.target]])))
+        codes = encode_pictures(tokenizer, torch.cat(pictures))
+        planted = tuple(image.position for image in request.planted)
+        rows = [codes_of(row) for row in codes]
+        result.append(CodedRequest(tuple(rows[:-2]), planted, rows[-2], request.words, rows[-1]))
+    return result

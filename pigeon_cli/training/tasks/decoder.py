@@ -1,0 +1,129 @@
+"""Stage ``decoder``: the UNet that draws latents from true codes (RECIPE.md point 5)."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from pigeon_cli.core.randomness import stream_seed
+from pigeon_cli.models.diffusion import (
+    build_scheduler,
+    build_unet,
+    build_vae,
+    decode_latents,
+    denoise,
+    initial_latents,
+    predict,
+    scale_latents,
+    size_ids,
+)
+from pigeon_cli.models.embedding_decoder import DecodedCondition, EmbeddingDecoder
+from pigeon_cli.models.visual_tokenizer import VisualTokenizer, pack
+from pigeon_cli.training.batches import IconBatches, normalise
+from pigeon_cli.training.figures import save_tensor_sheet
+from pigeon_cli.training.loop import MovingAverage, TrainingTask
+from pigeon_cli.weights.checkpoint import load_part, save_part
+from pigeon_cli.weights.store import ModelFolder
+
+EMPTY_SHARE = 0.1
+"""Share of pictures drawn without condition, for guidance."""
+REPLACED_SHARE = 0.05
+"""Share of codes replaced at random, because the language model's codes are not perfect either."""
+MINIMUM_SNR = 5.0
+PLAIN_SHARE = 0.3
+
+
+class DecoderTask(TrainingTask):
+    """v-prediction on scaled latents with zero terminal SNR and min-SNR weights."""
+
+    name = "decoder"
+
+    def __init__(self, folder: ModelFolder, batches: IconBatches, tokenizer: VisualTokenizer, batch: int) -> None:
+        self.folder, self.batches, self.tokenizer, self.batch = folder, batches, tokenizer, batch
+        spec, device = folder.spec, batches.device
+        self.spec = spec
+        self.unet = build_unet(spec.diffusion, spec.decoder.context_width).to(device, memory_format=torch.channels_last)
+        self.average = MovingAverage(self.unet).to(device)
+        self.scheduler = build_scheduler(spec.diffusion)
+        self.embedding_decoder = EmbeddingDecoder(spec.decoder).to(device)
+        load_part(self.embedding_decoder, folder.part("decoder"))
+        self.embedding_decoder.requires_grad_(False).eval()
+        self.vae: AutoencoderKL = build_vae(spec.diffusion).to(device, memory_format=torch.channels_last)
+        load_part(self.vae, folder.part("vae"))
+        self.vae.requires_grad_(False).eval()
+        self.modules = {"unet": self.unet, "average": self.average}
+
+    def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:
+        records = rng.choices(self.batches.train, k=self.batch)
+        images = self.batches.pictures(records, rng, PLAIN_SHARE)
+        with torch.no_grad():
+            latents = scale_latents(self.vae, self.vae.encode(images * 2 - 1).latent_dist.sample().float())
+            condition = self._condition(images, REPLACED_SHARE)
+        present = (torch.rand(self.batch, device=images.device) >= EMPTY_SHARE).float()
+        noise = torch.randn_like(latents)
+        times = torch.randint(0, self.scheduler.config.num_train_timesteps, (self.batch,), device=images.device)
+        target = self.scheduler.get_velocity(latents, noise, times)
+        drawn = self._predict(self.scheduler.add_noise(latents, noise, times), times, condition, present)
+        errors = (drawn.float() - target).square().mean((1, 2, 3))
+        signal = self.scheduler.alphas_cumprod.to(images.device)[times]
+        ratio = signal / (1 - signal).clamp_min(1e-8)
+        # Min-SNR weights of v-prediction: min(snr, 5) / (snr + 1), lifted so that pure noise keeps a share.
+        weights = (ratio.clamp(max=MINIMUM_SNR) + 0.1) / (ratio + 1)
+        return {"loss": (errors * weights).mean(), "mse": errors.mean()}
+
+    def _condition(self, images: Tensor, replaced: float) -> DecodedCondition:
+        encoded = self.tokenizer.encode(normalise(images))
+        codes, mask = pack(encoded.codes, encoded.keep)
+        other = torch.randint_like(codes, self.spec.vocabulary.code_count)
+        codes = torch.where(torch.rand(codes.shape, device=codes.device) < replaced, other, codes)
+        condition: DecodedCondition = self.embedding_decoder(self.tokenizer.quantizer.lookup(codes), mask)
+        return condition
+
+    def _predict(self, noisy: Tensor, times: Tensor, condition: DecodedCondition, present: Tensor) -> Tensor:
+        side = self.spec.diffusion.image_size
+        added = {
+            "text_embeds": condition.pooled * present[:, None],
+            "time_ids": size_ids(side, side, len(noisy)).to(noisy.device),
+        }
+        grid = self.unet.project(condition.context) * present[:, None, None, None]
+        context = condition.context * present[:, None, None]
+        return predict(self.unet, noisy, times, context, added, grid)
+
+    def after_step(self, step: int) -> None:
+        self.average.update(self.unet, step)
+
+    def evaluate(self, step: int, folder: Path) -> dict[str, float]:
+        images = self.batches.fixed_valid(24)
+        trained = {name: tensor.clone() for name, tensor in self.unet.state_dict().items()}
+        self.unet.load_state_dict(self.average.state_of(self.unet))
+        drawn = self.draw(self._condition(images, 0.0))
+        self.unet.load_state_dict(trained)
+        save_tensor_sheet(
+            folder / f"sheet-{step + 1:06d}.png", [images[:12], drawn[:12]], ["image", "drawn from codes"]
+        )
+        return {"psnr": float(-10 * torch.log10((drawn - images).square().mean()))}
+
+    def draw(self, condition: DecodedCondition) -> Tensor:
+        """Pictures [B,3,H,W] in 0..1 of a condition at the model's own steps and guidance."""
+        settings = self.spec.diffusion
+        count, side = len(condition.context), settings.image_size
+        generators = [torch.Generator().manual_seed(stream_seed(0, "sheet", number)) for number in range(count)]
+        shape = (settings.unet["out_channels"], settings.unet["sample_size"], settings.unet["sample_size"])
+        latents = denoise(
+            self.unet,
+            self.scheduler,
+            condition.context,
+            condition.pooled,
+            initial_latents(shape, generators).to(condition.context.device),
+            steps=settings.steps,
+            guidance=settings.guidance,
+            size=(side, side),
+        )
+        return decode_latents(self.vae, latents).permute(0, 3, 1, 2).float() / 255
+
+    def export(self) -> None:
+        save_part(self.folder.part("unet"), self.average.state_of(self.unet))

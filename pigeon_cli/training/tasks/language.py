@@ -1,0 +1,148 @@
+"""Stage ``language``: LLaMA from nothing on codes, words and reference slots (RECIPE.md point 6)."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pigeon_cli.core.configs import ModelSpec
+from pigeon_cli.models.adapter import Adapter, reference_vectors
+from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
+from pigeon_cli.models.language import build_language_model
+from pigeon_cli.models.visual_tokenizer import VisualTokenizer
+from pigeon_cli.pipeline.prompt import IGNORED, REFERENCE_SLOT
+from pigeon_cli.training.losses import NearCodes, nearest_codes
+from pigeon_cli.training.loop import TrainingTask
+from pigeon_cli.training.sequences import CodedRequest, SequenceBatch, SequenceSampler
+from pigeon_cli.weights.checkpoint import load_part, save_part
+from pigeon_cli.weights.store import ModelFolder
+
+HIDDEN_SHARE = 0.5
+"""Share of references of which a random part is hidden, so that every dial position is known before stage 1."""
+
+
+class CodeTable(nn.Module):
+    """Embedding rows of all ids: free rows for text and markers; codes share a map of their codebook vectors.
+
+    The map carries what near codes have in common; a residual per code, from zero, the rest.
+    """
+
+    def __init__(self, spec: ModelSpec, codebook: Tensor) -> None:
+        super().__init__()
+        width = spec.language.hidden_size
+        self.codebook: Tensor
+        self.register_buffer("codebook", functional.normalize(codebook, dim=-1), persistent=False)
+        self.text = nn.Parameter(torch.randn(spec.vocabulary.first_code, width) * 0.02)
+        self.shared = nn.Parameter(torch.randn(codebook.shape[1], width) * 0.08)
+        self.residual = nn.Parameter(torch.zeros(len(codebook), width))
+
+    def forward(self) -> Tensor:
+        """The table [vocabulary size, width]."""
+        return torch.cat([self.text, self.codebook @ self.shared + self.residual])
+
+    @torch.no_grad()
+    def begin(self, table: Tensor) -> None:
+        """Start so that :meth:`forward` gives ``table`` (weights of an earlier run)."""
+        self.text.copy_(table[: len(self.text)])
+        self.residual.copy_(table[len(self.text) :] - self.codebook @ self.shared)
+
+
+class LanguageTask(TrainingTask):
+    """Next-code prediction on packed sequences; soft targets over near codes; the adapter learns along."""
+
+    name = "language"
+
+    def __init__(
+        self,
+        folder: ModelFolder,
+        tokenizer: VisualTokenizer,
+        sampler: SequenceSampler,
+        held_out: list[CodedRequest],
+        batch: int,
+    ) -> None:
+        self.folder, self.tokenizer, self.sampler, self.batch = folder, tokenizer, sampler, batch
+        self.held_out = held_out
+        spec, device = folder.spec, tokenizer.quantizer.embedding.weight.device
+        self.spec, self.device = spec, device
+        self.language = build_language_model(spec.language, spec.vocabulary).to(device)
+        self.table = CodeTable(spec, tokenizer.quantizer.embedding.weight.detach()).to(device)
+        self.adapter = Adapter(spec.adapter).to(device)
+        self.decoder = EmbeddingDecoder(spec.decoder).to(device)
+        load_part(self.decoder, folder.part("decoder"))
+        self.decoder.requires_grad_(False).eval()
+        # The table replaces both the input embedding and the output layer, which are tied.
+        self.language.model.embed_tokens.requires_grad_(False)
+        self.near = NearCodes(nearest_codes(tokenizer.quantizer.embedding.weight.detach()), spec.vocabulary.first_code)
+        self.modules = {"language": self.language, "table": self.table, "adapter": self.adapter}
+
+    def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:
+        return self._losses(self.sampler.batch(rng, self.batch), hidden_share=HIDDEN_SHARE)
+
+    def _losses(self, batch: SequenceBatch, hidden_share: float) -> dict[str, Tensor]:
+        table = self.table()
+        ids, labels = batch.ids.to(self.device), batch.labels.to(self.device)
+        embedded = functional.embedding(ids.clamp(min=0), table)
+        slots = ids == REFERENCE_SLOT
+        if len(batch.references):
+            vectors = self._slots(batch.references.to(self.device), hidden_share)
+            embedded = embedded.masked_scatter(slots.unsqueeze(-1), vectors.to(embedded.dtype))
+        hidden = self.language.model(inputs_embeds=embedded, use_cache=False).last_hidden_state
+        wanted = labels[:, 1:]
+        mask = wanted != IGNORED
+        weights = batch.weights.to(self.device)[:, 1:][mask]
+        # Only image ids are ever drawn, so only their logits are computed.
+        first = self.spec.vocabulary.image_end
+        logits = (hidden[:, :-1][mask] @ table[first:].to(hidden.dtype).T).float()
+        soft, hard = self._cross_entropy(logits, wanted[mask] - first)
+        asked = weights > 0.9
+        return {
+            "loss": (soft * weights).sum() / weights.sum(),
+            "asked": hard[asked].mean(),
+            "free": hard[~asked].mean() if (~asked).any() else hard.new_zeros(()),
+        }
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Soft and hard cross-entropy per token; column 0 is the image end, column c + 1 the code c."""
+        logs = torch.log_softmax(logits, dim=-1)
+        hard = -logs.gather(1, labels[:, None])[:, 0]
+        neighbours = self.near.table[(labels - 1).clamp(min=0)] + 1
+        spread = -logs.gather(1, neighbours).mean(1)
+        share = self.near.label_share
+        return torch.where(labels > 0, share * hard + (1 - share) * spread, hard), hard.detach()
+
+    def _slots(self, references: Tensor, hidden_share: float) -> Tensor:
+        """Adapter outputs [R * slots, width] of packed reference codes [R, patches]."""
+        mask = references >= 0
+        hide = torch.rand(len(references), 1, device=references.device)
+        some = torch.rand(len(references), 1, device=references.device) < hidden_share
+        order = torch.rand(references.shape, device=references.device)
+        # At least one token stays: the one that the random order puts first.
+        first = order.masked_fill(~mask, 2.0).argmin(1, keepdim=True)
+        keep = mask & ~(some & (order < hide))
+        keep = keep.scatter(1, first, True)
+        with torch.no_grad():
+            context = self.decoder(self.tokenizer.quantizer.lookup(references), keep).context
+        return self.adapter(reference_vectors(context, self.spec.reference_slots)).flatten(0, 1)
+
+    def evaluate(self, step: int, folder: Path) -> dict[str, float]:
+        torch.manual_seed(0)
+        own, swapped = 0.0, 0.0
+        parts = [self.held_out[start : start + 16] for start in range(0, len(self.held_out), 16)]
+        for part in parts:
+            others = [*part[1:], part[0]]
+            foreign = [replace(one, history=other.history) for one, other in zip(part, others, strict=True)]
+            own += float(self._losses(self.sampler.requests(part), 0.0)["asked"]) / len(parts)
+            swapped += float(self._losses(self.sampler.requests(foreign), 0.0)["asked"]) / len(parts)
+        return {"valid": own, "valid_with_another_history": swapped}
+
+    def export(self) -> None:
+        with torch.no_grad():
+            table = self.table().detach()
+        state = {name: tensor for name, tensor in self.language.state_dict().items() if name != "lm_head.weight"}
+        save_part(self.folder.part("language"), state | {"model.embed_tokens.weight": table})
+        save_part(self.folder.part("adapter"), self.adapter.state_dict())

@@ -1,0 +1,188 @@
+"""Stage 1, masked preference reconstruction: LoRA, adapter and a mask generator that learns (DESIGN.md section 2)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pigeon_cli.models.adapter import Adapter, reference_vectors
+from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
+from pigeon_cli.models.language import build_language_model
+from pigeon_cli.models.lora import attach_lora, lora_state
+from pigeon_cli.models.mask_generator import HISTORY, MaskDecision, MaskGenerator, decide
+from pigeon_cli.models.visual_tokenizer import VisualTokenizer
+from pigeon_cli.pipeline.mask import TokenLayout, lay_out, reference_part
+from pigeon_cli.pipeline.prompt import (
+    MergedPrompt,
+    embed_prompt,
+    encode_prompt_text,
+    merge_prompt,
+    pad_prompts,
+    prompt_template,
+    render,
+    spread_keep,
+)
+from pigeon_cli.training.losses import (
+    NearCodes,
+    mask_supervision_loss,
+    nearest_codes,
+    reconstruction_loss,
+)
+from pigeon_cli.training.loop import LoopSettings, TrainingTask
+from pigeon_cli.training.request_codes import RequestSampler
+from pigeon_cli.training.sequences import CodedRequest
+from pigeon_cli.weights.checkpoint import load_part, save_part
+from pigeon_cli.weights.store import ModelFolder
+from pigeon_cli.weights.tied import load_language
+
+MASK_SUPERVISION = 0.1
+"""Weight of the cross-entropy on planted tokens, which the sampler of requests knows (RECIPE.md point 8)."""
+MASK_RATE = 3.0
+"""Learning rate of the mask generator, as a multiple of the stage's."""
+NOISE_UNTIL = 0.5
+"""Share of the run over which the Gumbel noise of the mask is annealed away."""
+
+
+class ReconstructTask(TrainingTask):
+    """Cross-entropy on the target's codes and image end, given a masked history and a masked reference."""
+
+    name = "reconstruct"
+
+    def __init__(
+        self,
+        folder: ModelFolder,
+        tokenizer: VisualTokenizer,
+        sampler: RequestSampler,
+        held_out: dict[str, list[CodedRequest]],
+        batch: int,
+        steps: int,
+    ) -> None:
+        self.folder, self.tokenizer, self.sampler = folder, tokenizer, sampler
+        self.text = sampler.sequences.text
+        self.held_out, self.batch, self.steps = held_out, batch, steps
+        spec = self.spec = folder.spec
+        self.device = tokenizer.quantizer.embedding.weight.device
+        base = build_language_model(spec.language, spec.vocabulary)
+        load_language(base, folder.part("language"))
+        self.language = attach_lora(base, spec.language).to(self.device)
+        self.embedding = base.get_input_embeddings()
+        self.adapter = Adapter(spec.adapter).to(self.device)
+        load_part(self.adapter, folder.part("adapter"))
+        self.mask = MaskGenerator(spec.mask_generator).to(self.device)
+        self.decoder = EmbeddingDecoder(spec.decoder).to(self.device)
+        load_part(self.decoder, folder.part("decoder"))
+        self.decoder.requires_grad_(False).eval()
+        self.template = prompt_template(spec.name)
+        self.near = NearCodes(nearest_codes(tokenizer.quantizer.embedding.weight), spec.vocabulary.first_code)
+        self.modules = {"language": self.language, "adapter": self.adapter, "mask_generator": self.mask}
+
+    def parameter_groups(self, settings: LoopSettings) -> list[dict[str, Any]]:
+        fast = [p for p in self.mask.parameters() if p.requires_grad]
+        slow = [p for module in (self.language, self.adapter) for p in module.parameters() if p.requires_grad]
+        return [
+            {"params": slow, "weight_decay": 0.0},
+            {"params": fast, "weight_decay": 0.0, "lr": settings.learning_rate * MASK_RATE},
+        ]
+
+    def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:
+        requests = [self.sampler.draw(rng) for _ in range(self.batch)]
+        # A copied reference teaches copying unless most of it is hidden.
+        alphas = [rng.uniform(0.7, 1.0) if request.is_self else rng.random() for request in requests]
+        noise = max(0.0, 1 - step / (NOISE_UNTIL * self.steps))
+        layout, decision = self._decide(requests, alphas, invert=True, noise=noise)
+        reconstruction = self._reconstruct(requests, layout, decision)
+        planted = planted_columns(layout, requests)
+        supervised = planted.any(1, keepdim=True) & (layout.types == HISTORY)
+        supervision = mask_supervision_loss(decision.margin, planted, supervised)
+        return {
+            "loss": reconstruction + MASK_SUPERVISION * supervision,
+            "reconstruction": reconstruction,
+            "supervision": supervision,
+        }
+
+    def _decide(
+        self, requests: Sequence[CodedRequest], alphas: Sequence[float], *, invert: bool, noise: float
+    ) -> tuple[TokenLayout, MaskDecision]:
+        first = self.spec.vocabulary.first_code
+        layout = lay_out(
+            [[[code + first for code in image] for image in request.history] for request in requests],
+            [[code + first for code in request.reference] for request in requests],
+            self.spec.vocabulary.pad,
+        )
+        layout = TokenLayout(
+            *(part.to(self.device) for part in (layout.ids, layout.positions, layout.types, layout.images))
+        )
+        scores = self.mask(self.embedding(layout.ids), layout.positions, layout.types, layout.images).float()
+        drawn = None
+        if noise > 0:
+            uniform = torch.rand(scores.shape, device=self.device).clamp(1e-9, 1 - 1e-7)
+            drawn = -torch.log(-torch.log(uniform)) * noise
+        return layout, decide(
+            scores,
+            layout.types,
+            self.spec.history_mask,
+            [round(alpha, 6) for alpha in alphas],
+            invert_reference=invert,
+            temperature=self.mask.temperature,
+            surrogate_tau=self.spec.mask_generator.surrogate_tau,
+            noise=drawn,
+        )
+
+    def _reconstruct(self, requests: Sequence[CodedRequest], layout: TokenLayout, decision: MaskDecision) -> Tensor:
+        ids, present, keep = reference_part(layout, decision.keep, repack=self.spec.repack_reference)
+        vectors = self.tokenizer.quantizer.lookup(ids - self.spec.vocabulary.first_code)
+        context = self.decoder(vectors, present, keep).context
+        slots = self.adapter(reference_vectors(context, self.spec.reference_slots))
+        batch = pad_prompts([self._prompt(request) for request in requests], self.spec.vocabulary)
+        token_ids, attention = batch.ids.to(self.device), batch.attention.to(self.device)
+        embedded = embed_prompt(self.embedding, token_ids, slots, spread_keep(batch, decision.keep))
+        positions = (attention.cumsum(1) - 1).clamp(min=0)
+        logits = self.language(inputs_embeds=embedded, attention_mask=attention, position_ids=positions).logits
+        return reconstruction_loss(logits, batch.labels.to(self.device), self.near if self.language.training else None)
+
+    def _prompt(self, request: CodedRequest) -> MergedPrompt:
+        vocabulary = self.spec.vocabulary
+        text = render(self.template, {"history": [{}] * len(request.history), "words": request.words})
+        return merge_prompt(
+            encode_prompt_text(self.text, text, vocabulary),
+            [[code + vocabulary.first_code for code in image] for image in request.history],
+            vocabulary,
+            reference_slots=self.spec.reference_slots,
+            response=[code + vocabulary.first_code for code in request.target],
+            with_markers=self.spec.history_markers,
+        )
+
+    def evaluate(self, step: int, folder: Path) -> dict[str, float]:
+        figures = {}
+        for name, requests in self.held_out.items():
+            total, right, dropped = 0.0, 0, 0
+            for start in range(0, len(requests), 16):
+                part = requests[start : start + 16]
+                layout, decision = self._decide(part, [0.3] * len(part), invert=False, noise=0.0)
+                total += float(self._reconstruct(part, layout, decision)) * len(part)
+                gone = (decision.keep < 0.5) & (layout.types == HISTORY)
+                right += int((gone & planted_columns(layout, part)).sum())
+                dropped += int(gone.sum())
+            figures[f"{name}_loss"] = total / len(requests)
+            if any(request.planted for request in requests):
+                figures[f"{name}_mask_precision"] = right / dropped
+        return figures
+
+    def export(self) -> None:
+        save_part(self.folder.part("lora"), lora_state(self.language))
+        save_part(self.folder.part("adapter"), self.adapter.state_dict())
+        save_part(self.folder.part("mask_generator"), self.mask.state_dict())
+
+
+def planted_columns(layout: TokenLayout, requests: Sequence[CodedRequest]) -> Tensor:
+    """Bool [B, L]: history tokens of planted images."""
+    planted = torch.zeros_like(layout.types, dtype=torch.bool)
+    for row, request in enumerate(requests):
+        for position in request.planted:
+            planted[row] |= (layout.images[row] == position + 1) & (layout.types[row] == HISTORY)
+    return planted

@@ -1,0 +1,97 @@
+"""Stage ``scorer``: what an image shows and how it is drawn, from codes alone (RECIPE.md point 7)."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
+from pigeon_cli.models.scorer import Scorer, pool_context
+from pigeon_cli.models.visual_tokenizer import VisualTokenizer
+from pigeon_cli.training.data.dataset import IconRecord
+from pigeon_cli.training.loop import TrainingTask
+from pigeon_cli.training.losses import contrast
+from pigeon_cli.training.sequences import SequenceSampler
+from pigeon_cli.weights.checkpoint import load_part, save_part
+from pigeon_cli.weights.store import ModelFolder
+
+
+class ScorerTask(TrainingTask):
+    """Contrast between pictures of one meaning in two families, of one look in two meanings, and with words."""
+
+    name = "scorer"
+
+    def __init__(self, folder: ModelFolder, tokenizer: VisualTokenizer, sampler: SequenceSampler, batch: int) -> None:
+        self.folder, self.tokenizer, self.sampler, self.batch = folder, tokenizer, sampler, batch
+        spec = folder.spec
+        assert spec.scorer is not None
+        self.device = tokenizer.quantizer.embedding.weight.device
+        self.scorer = Scorer(spec.scorer).to(self.device)
+        self.decoder = EmbeddingDecoder(spec.decoder).to(self.device)
+        load_part(self.decoder, folder.part("decoder"))
+        self.decoder.requires_grad_(False).eval()
+        self.modules = {"scorer": self.scorer}
+
+    def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:
+        first, second, reference, words = self._draw(rng, self.batch)
+        style = contrast(self.scorer.style(first).float(), self.scorer.style(second).float())
+        meaning = contrast(self.scorer.meaning(first).float(), self.scorer.meaning(reference).float())
+        named = contrast(self.scorer.meaning(first).float(), words.float())
+        return {"loss": style + meaning + named, "style": style, "meaning": meaning, "words": named}
+
+    def _draw(self, rng: random.Random, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Features of pictures, of others under the same looks, of their references, and vectors of their words."""
+        sampler = self.sampler
+        rows, others, references, records = [], [], [], []
+        for look in rng.sample(sampler.looks, min(count, len(sampler.looks))):
+            while True:
+                one, two = rng.sample(range(len(look.records)), 2)
+                record = sampler.dataset.records[look.records[one]]
+                reference = sampler.reference(record, rng)
+                if reference is not None:
+                    break
+            rows.append(look.codes[one])
+            others.append(look.codes[two])
+            references.append(reference)
+            records.append(record)
+        features = self._features([*rows, *others, *references]).split(len(rows))
+        return features[0], features[1], features[2], self._words(records, rng)
+
+    @torch.no_grad()
+    def _features(self, codes: list[np.ndarray]) -> Tensor:
+        packed = torch.from_numpy(np.stack(codes).astype(np.int64)).to(self.device)
+        vectors = self.tokenizer.quantizer.lookup(packed)
+        return pool_context(self.decoder(vectors, packed >= 0).context)
+
+    def _words(self, records: list[IconRecord], rng: random.Random) -> Tensor:
+        rows = [self.sampler.text.encode(self.sampler.words(record, rng)) for record in records]
+        length = max(map(len, rows))
+        ids = torch.tensor([row + [0] * (length - len(row)) for row in rows], device=self.device)
+        mask = torch.tensor([[True] * len(row) + [False] * (length - len(row)) for row in rows], device=self.device)
+        return self.scorer.words(ids, mask)
+
+    def evaluate(self, step: int, folder: Path) -> dict[str, float]:
+        first, second, reference, words = self._draw(random.Random(1), 256)
+        cosines = self._cosines(first, second, reference, words)
+        return {
+            name: float((square.argmax(1) == torch.arange(len(square), device=square.device)).float().mean())
+            for name, square in zip(("style_hit", "meaning_hit", "words_hit"), cosines, strict=True)
+        }
+
+    def _cosines(self, first: Tensor, second: Tensor, reference: Tensor, words: Tensor) -> list[Tensor]:
+        style = self.scorer.style(first) @ self.scorer.style(second).T
+        meaning = self.scorer.meaning(first)
+        return [style.float(), (meaning @ self.scorer.meaning(reference).T).float(), (meaning @ words.T).float()]
+
+    @torch.no_grad()
+    def export(self) -> None:
+        """Write the weights with the standard constants of right answers against train requests."""
+        cosines = self._cosines(*self._draw(random.Random(2), 256))
+        right = [square.diagonal() for square in cosines]
+        self.scorer.standard_mean.copy_(torch.stack([values.mean() for values in right]))
+        self.scorer.standard_deviation.copy_(torch.stack([values.std() for values in right]))
+        save_part(self.folder.part("scorer"), self.scorer.state_dict())
