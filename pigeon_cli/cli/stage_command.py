@@ -56,8 +56,9 @@ def stage_command(stage: str, summary: str) -> Callable[..., None]:
         from pigeon_cli.training.stages import StageOptions, run_stage
 
         options = StageOptions(
-            data, model, runs, steps, batch, learning_rate, evaluate_every, looks, cells, seed, device, resume, init_from
-        )
+            data, model, runs, steps, batch, learning_rate, evaluate_every, looks, cells, seed, device, resume,
+            init_from,
+        )  # fmt: skip
         emit((json.dumps(run_stage(stage, options, print_note)) + "\n").encode())
 
     command.__doc__ = summary

@@ -72,7 +72,7 @@ class TrainingTask(ABC):
             {"params": vectors, "weight_decay": 0.0},
         ]
 
-    def after_step(self, step: int) -> None:
+    def after_step(self, step: int) -> None:  # noqa: B027 - most stages have nothing to do here
         """Moving averages, codebook restarts and the like; called after each optimizer step."""
 
 

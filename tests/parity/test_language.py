@@ -14,15 +14,8 @@ import torch
 from torch import Tensor
 
 from pigeon_cli.core.configs import LanguageConfig, SamplingConfig
-from pigeon_cli.models.language import (
-    POLICY,
-    LanguageModel,
-    active_adapter,
-    attach_lora,
-    build_language_model,
-    load_lora,
-    lora_state,
-)
+from pigeon_cli.models.language import build_language_model
+from pigeon_cli.models.lora import POLICY, LanguageModel, active_adapter, attach_lora, load_lora, lora_state
 from pigeon_cli.pipeline.prompt import embed_prompt
 from pigeon_cli.pipeline.sampling import Prefix, prefill, sample_codes
 from tests.parity.golden import GoldenFile, Goldens, fill, golden_weight

@@ -58,7 +58,9 @@ class TokenizerTask(TrainingTask):
         with torch.no_grad():
             # Start from "keep": an undecided selector would drop half of the patches on its first noisy step.
             final.bias.copy_(torch.tensor([2.0, -2.0]))
-        self.decoder = EmbeddingDecoder(spec.decoder).to(device)
+        self.decoder = EmbeddingDecoder(spec.decoder)
+        start_aligned(self.decoder)
+        self.decoder.to(device)
         self.head = PixelHead(spec.decoder.context_width, spec.tokenizer.grid, spec.tokenizer.image_size).to(device)
         self.contrast = nn.Linear(spec.tokenizer.width, 128).to(device)
         self.keeper = CodebookKeeper(spec.tokenizer.code_count, spec.tokenizer.code_width).to(device)
@@ -169,3 +171,17 @@ class TokenizerTask(TrainingTask):
     def export(self) -> None:
         save_part(self.folder.part("tokenizer"), self.tokenizer.state_dict(), torch.float16)
         save_part(self.folder.part("decoder"), self.decoder.state_dict(), torch.float16)
+
+
+@torch.no_grad()
+def start_aligned(decoder: EmbeddingDecoder) -> None:
+    """Start so that query i attends to code i: uniform attention takes thousands of steps to find the layout."""
+    width = decoder.config.width
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(decoder.config.queries, width, generator=generator)
+    decoder.query_embed.copy_(table * 0.5)
+    decoder.pos_embed.copy_(table * 0.5)
+    for block in decoder.blocks:
+        shared = torch.randn(width, width, generator=generator) * 1.3 / width**0.5
+        block.cross_attn.query.weight.copy_(shared)
+        block.cross_attn.key.weight.copy_(shared)
