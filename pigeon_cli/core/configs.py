@@ -25,6 +25,9 @@ class VisualTokenizerConfig:
     merger_heads: int
     code_count: int
     code_width: int
+    suffix_selection: bool = False
+    """Whether only tokens after the last kept one are dropped, so that every kept token stays at its patch's index
+    (``mini``: a small model does not find the layout again once tokens before others are gone)."""
     mlp_ratio: float = 4.3637
     encoder_norm_epsilon: float = 1e-6
     norm_epsilon: float = 1e-5

@@ -102,7 +102,9 @@ class Parts:
             yield cast(M, self._resident[part.name])
             return
         started = time.perf_counter()
-        module = part.load(self.folder).to(self.device.device).eval().requires_grad_(False)
+        # Tensors born in inference mode could not be used outside it later.
+        with torch.inference_mode(False):
+            module = part.load(self.folder).to(self.device.device).eval().requires_grad_(False)
         self.seconds += time.perf_counter() - started
         self._resident[part.name] = module
         try:

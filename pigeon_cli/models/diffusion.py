@@ -30,7 +30,7 @@ class GridUNet(nn.Module):
     @property
     def config(self) -> Any:
         """Configuration of the UNet inside."""
-        return self.unet.config
+        return _settings(self.unet)
 
     def project(self, context: Tensor) -> Tensor:
         """Context [B, Q, C] to [B, grid_channels, 2 sqrt(Q), 2 sqrt(Q)]; Q is a square number."""
@@ -79,12 +79,9 @@ def predict(
     """One call of either kind of UNet; ``grid`` is only for :class:`GridUNet`."""
     if isinstance(unet, GridUNet):
         return cast(Tensor, unet(sample, timestep, context, added, grid))
-    return cast(
-        Tensor,
-        unet(
-            sample, timestep, encoder_hidden_states=context, added_cond_kwargs=added, return_dict=False
-        )[0],
-    )
+    plain = cast(nn.Module, unet)
+    output = plain(sample, timestep, encoder_hidden_states=context, added_cond_kwargs=added, return_dict=False)
+    return cast(Tensor, output[0])
 
 
 def size_ids(height: int, width: int, batch: int) -> Tensor:
@@ -120,7 +117,7 @@ def denoise(
     in pixels. ``grid`` replaces ``context`` as what a :class:`GridUNet` reads as a picture.
     """
     # A schedule carries state; a copy leaves the caller's untouched.
-    schedule = DDIMScheduler.from_config(scheduler.config)
+    schedule = DDIMScheduler.from_config(_settings(scheduler))
     schedule.set_timesteps(steps, device=latents.device)
     guided = guidance != 1.0
     picture = unet.project(context if grid is None else grid) if isinstance(unet, GridUNet) else None
@@ -142,13 +139,15 @@ def denoise(
 @torch.no_grad()
 def decode_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     """Latents [B, c, h, w] as the UNet makes them to RGB uint8 [B, H, W, 3] on the CPU."""
-    return to_pixels(vae.decode(restore_latents(vae, latents).to(vae.dtype), return_dict=False)[0])
+    module: Any = vae
+    return to_pixels(module.decode(restore_latents(vae, latents).to(module.dtype), return_dict=False)[0])
 
 
 def restore_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     """Undo the scaling between VAE and UNet: a factor, and a mean and deviation per channel where the VAE has them."""
-    mean, deviation = vae.config.get("latents_mean"), vae.config.get("latents_std")
-    restored = latents / vae.config.scaling_factor
+    settings = _settings(vae)
+    mean, deviation = settings.get("latents_mean"), settings.get("latents_std")
+    restored: Tensor = latents / settings.scaling_factor
     if mean is None or deviation is None:
         return restored
     return restored * _channels(deviation, latents) + _channels(mean, latents)
@@ -156,16 +155,23 @@ def restore_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
 
 def scale_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     """The inverse of :func:`restore_latents`: what the encoder makes, as the UNet reads it."""
-    mean, deviation = vae.config.get("latents_mean"), vae.config.get("latents_std")
+    settings = _settings(vae)
+    mean, deviation = settings.get("latents_mean"), settings.get("latents_std")
     if mean is not None and deviation is not None:
         latents = (latents - _channels(mean, latents)) / _channels(deviation, latents)
-    return latents * vae.config.scaling_factor
+    scaled: Tensor = latents * settings.scaling_factor
+    return scaled
 
 
 def to_pixels(images: Tensor) -> Tensor:
     """Float [B, 3, H, W] in -1..1 to uint8 [B, H, W, 3] on the CPU."""
     scaled = (images.float() / 2 + 0.5).clamp(0, 1) * 255
     return scaled.round().to(torch.uint8).permute(0, 2, 3, 1).cpu()
+
+
+def _settings(module: Any) -> Any:
+    """Configuration of a diffusers object, which its class provides without a declared type."""
+    return module.config
 
 
 def _with_zeros(values: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
-"""The language model: transformers' LLaMA in the sizes of :class:`LanguageConfig` (DESIGN.md section 2, "Personalizer").
+"""The language model: transformers' LLaMA in the sizes of :class:`LanguageConfig`.
 
-Adapters for training live in :mod:`pigeon_cli.models.lora`, so that drawing never imports peft.
+Source: DESIGN.md section 2, "Personalizer". Adapters for training live in :mod:`pigeon_cli.models.lora`, so that
+drawing never imports peft.
 """
 
 from __future__ import annotations

@@ -188,7 +188,9 @@ def _select(order: Tensor, member: Tensor, kept: Tensor) -> tuple[Tensor, Tensor
     """Hard decision [B, L] (the ``kept`` largest members, earlier ones first in ties) and the smallest kept value."""
     ranked = order.masked_fill(~member, float("-inf"))
     places = ranked.argsort(dim=1, descending=True, stable=True)
-    ranks = torch.empty_like(places).scatter_(1, places, torch.arange(order.shape[1], device=order.device).expand_as(places))
+    ranks = torch.empty_like(places).scatter_(
+        1, places, torch.arange(order.shape[1], device=order.device).expand_as(places)
+    )
     hard = (ranks < kept.unsqueeze(1)) & member
     smallest = order.masked_fill(~hard, float("inf")).amin(dim=1, keepdim=True)
     return hard.to(order.dtype), torch.where(smallest.isinf(), torch.zeros_like(smallest), smallest)

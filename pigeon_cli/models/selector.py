@@ -32,12 +32,14 @@ class TokenSelector(nn.Module):
         return F.log_softmax(scores.float(), dim=-1)
 
 
-def keep_decision(log_probabilities: Tensor, noise: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+def keep_decision(
+    log_probabilities: Tensor, noise: Tensor | None = None, temperature: float = 1.0, suffix: bool = False
+) -> Tensor:
     """Hard keep decision with a straight-through gradient (Gumbel-softmax).
 
     ``log_probabilities`` [B, N, 2]; ``noise`` is [B, N, 2] of Exp(1) draws, or ``None`` for the deterministic
     decision, in which a tie keeps. Returns float32 [B, N], exactly 0 or 1; at least one token of each image is 1 (the
-    one with the largest margin, where all would be dropped).
+    one with the largest margin, where all would be dropped). With ``suffix`` a patch before a kept one is kept too.
     """
     scores = log_probabilities if noise is None else log_probabilities - noise.log()
     margin = scores[..., 0] - scores[..., 1]
@@ -47,4 +49,5 @@ def keep_decision(log_probabilities: Tensor, noise: Tensor | None = None, temper
     keep = (hard | (none_kept & best)).to(margin.dtype)
     soft = torch.sigmoid(margin / temperature)
     # The difference is exactly zero, so only the gradient is added.
-    return keep + (soft - soft.detach())
+    decided = keep + (soft - soft.detach())
+    return decided.flip(1).cummax(1).values.flip(1) if suffix else decided

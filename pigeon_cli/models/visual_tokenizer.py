@@ -53,7 +53,7 @@ class VisualTokenizer(nn.Module):
         ``noise`` [B, N, 2] of Exp(1) draws, or ``None`` (no randomness); the gradient is straight-through, see
         :func:`pigeon_cli.models.selector.keep_decision`.
         """
-        return keep_decision(self.selector(features), noise, temperature)
+        return keep_decision(self.selector(features), noise, temperature, self.config.suffix_selection)
 
     def merge(self, features: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
         """Merged features [B, N, width] and their task vectors [B, N, code_width]; differentiable in both inputs."""

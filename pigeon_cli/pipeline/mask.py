@@ -95,7 +95,9 @@ def choose_mask(
         scores = torch.zeros(layout.ids.shape, device=layout.ids.device)
     else:
         known = kind in MASK_KINDS
-        problem = f"the mask {kind!r} cannot run with what this model offers" if known else f"no mask is called {kind!r}"
+        problem = (
+            f"the mask {kind!r} cannot run with what this model offers" if known else f"no mask is called {kind!r}"
+        )
         raise UsageError(problem, f"choose --mask from {', '.join(MASK_KINDS)}")
     noise = None
     if streams is not None:

@@ -171,9 +171,7 @@ def hide_dropped(batch: PromptBatch, keep: Tensor) -> Tensor:
     return batch.ids.masked_fill(spread_keep(batch, keep) == 0, DROPPED)
 
 
-def embed_prompt(
-    embedding: nn.Module, ids: Tensor, reference: Tensor | None, keep: Tensor | None = None
-) -> Tensor:
+def embed_prompt(embedding: nn.Module, ids: Tensor, reference: Tensor | None, keep: Tensor | None = None) -> Tensor:
     """Input embeddings [B, L, D] of prompt ids [B, L].
 
     ``DROPPED`` rows are zero. The n-th ``REFERENCE_SLOT`` of a row takes ``reference[row, n]`` of [B, S, D]; ``None``

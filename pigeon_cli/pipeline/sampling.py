@@ -1,6 +1,7 @@
 """Drawing visual codes: one prefix prefilled once, many rows that continue from it.
 
-Source: DESIGN.md section 2, parity table and "The shape of a fast run". Every row owns a random stream, so neither the size nor the order of a batch changes what it draws.
+Source: DESIGN.md section 2, parity table and "The shape of a fast run". Every row owns a random stream, so neither the
+size nor the order of a batch changes what it draws.
 """
 
 from __future__ import annotations
@@ -83,9 +84,8 @@ def join_prefixes(first: Prefix, second: Prefix) -> Prefix:
     """The rows of both as one batch; the shorter one is padded on the left with columns that are not attended to."""
     length = max(first.attention.shape[1], second.attention.shape[1])
     cache = DynamicCache()
-    for number, (one, two) in enumerate(zip(first.cache.layers, second.cache.layers, strict=True)):
-        keys = torch.cat([_pad_left(one.keys, length), _pad_left(two.keys, length)])
-        values = torch.cat([_pad_left(one.values, length), _pad_left(two.values, length)])
+    for number, (one, two) in enumerate(zip(_layers(first.cache), _layers(second.cache), strict=True)):
+        keys, values = (torch.cat([_pad_left(a, length), _pad_left(b, length)]) for a, b in zip(one, two, strict=True))
         cache.update(keys, values, number)
     masks = [part.attention.new_zeros(part.rows, length) for part in (first, second)]
     for mask, part in zip(masks, (first, second), strict=True):
@@ -224,7 +224,7 @@ def _warp(scores: Tensor, settings: SamplingConfig, least: int = 1) -> Tensor:
     """Temperature, then all but the ``top_k`` best of each row out of reach (0 keeps all; at least ``least`` stay)."""
     scores = scores / settings.temperature
     count = max(least, settings.top_k)
-    if 0 < settings.top_k and count < scores.shape[1]:
+    if settings.top_k > 0 and count < scores.shape[1]:
         smallest = scores.topk(count, dim=1).values[:, -1:]
         scores = scores.masked_fill(scores < smallest, float("-inf"))
     return scores
@@ -262,9 +262,7 @@ def _search_beams(run: _Run, generators: Sequence[torch.Generator] | None) -> li
         values, origins, ids = _branch(run, sums, generators)
         picks = [
             _sort_out(searches[request], tokens[request], *candidates, beams=beams, image_end=run.image_end)
-            for request, candidates in enumerate(
-                zip(values.tolist(), origins.tolist(), ids.tolist(), strict=True)
-            )
+            for request, candidates in enumerate(zip(values.tolist(), origins.tolist(), ids.tolist(), strict=True))
         ]
         for request, picked in enumerate(picks):
             tokens[request] = [tokens[request][origin] + (token,) for _, origin, token in picked]
@@ -280,9 +278,7 @@ def _search_beams(run: _Run, generators: Sequence[torch.Generator] | None) -> li
     return [_best(search, row, values) for search, row, values in zip(searches, tokens, sums.tolist(), strict=True)]
 
 
-def _branch(
-    run: _Run, sums: Tensor, generators: Sequence[torch.Generator] | None
-) -> tuple[Tensor, Tensor, Tensor]:
+def _branch(run: _Run, sums: Tensor, generators: Sequence[torch.Generator] | None) -> tuple[Tensor, Tensor, Tensor]:
     """The ``2 * beams`` next steps of each request, best first: sums, beams they come from, token ids; [P, 2 beams].
 
     Twice as many as beams, so that enough remain when some of them end.
@@ -345,10 +341,15 @@ def _fan_out(prefix: Prefix, unconditional: Prefix | None, rows: Tensor) -> Pref
 def _copy(cache: DynamicCache, rows: Tensor | None) -> DynamicCache:
     """A cache of its own, layer by layer, so that at most one layer is held twice over."""
     copy = DynamicCache()
-    for number, layer in enumerate(cache.layers):
-        keys, values = (layer.keys, layer.values) if rows is None else (layer.keys[rows], layer.values[rows])
-        copy.update(keys, values, number)
+    for number, (keys, values) in enumerate(_layers(cache)):
+        copy.update(keys if rows is None else keys[rows], values if rows is None else values[rows], number)
     return copy
+
+
+def _layers(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
+    """Keys and values of each layer, [B, heads, L, width] each."""
+    layers: list[Any] = cache.layers
+    return [(layer.keys, layer.values) for layer in layers]
 
 
 def _pad_left(values: Tensor, length: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Losses of both stages as pure functions of logits and labels (DESIGN.md section 2; paper, sections on both stages)."""
+"""Losses of both stages as pure functions of logits and labels (DESIGN.md section 2, stages 1 and 2)."""
 
 from __future__ import annotations
 

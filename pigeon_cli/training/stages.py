@@ -33,7 +33,7 @@ class StageDefaults:
 
 
 DEFAULTS = {
-    "vae": StageDefaults(3000, 16, 1.5e-3),
+    "vae": StageDefaults(2000, 8, 1.5e-3),
     "tokenizer": StageDefaults(4000, 48, 1e-3),
     "decoder": StageDefaults(3000, 32, 1e-3),
     "language": StageDefaults(4000, 16, 1.5e-3),

@@ -30,8 +30,8 @@ _TRIES = 200
 
 
 def same_meaning(dataset: IconDataset, target: IconRecord) -> list[IconRecord]:
-    """The right answer first, then its meaning in every other set that has it."""
-    return [target, *(each for each in dataset.by_meaning[target.meaning] if each.id != target.id)]
+    """The right answer first, then its meaning in every other set that has it and does not show the same drawing."""
+    return [target, *(each for each in dataset.by_meaning[target.meaning] if each.twins != target.twins)]
 
 
 def meaning_rivals(dataset: IconDataset, target: IconRecord) -> list[IconRecord]:
@@ -58,7 +58,7 @@ def draw_other_looks(dataset: IconDataset, target: IconRecord, look: Look) -> li
 
 
 def candidate_images(dataset: IconDataset, request: TrainingRequest) -> tuple[list[int], Tensor]:
-    """[style candidates, other looks, other meanings] counts, and their images float [N, 3, H, W], right answer first."""
+    """Counts of style candidates, other looks, other meanings; their images float [N, 3, H, W], right answer first."""
     target, look = dataset.records[request.target], request.look
     answers, rivals = same_meaning(dataset, target), meaning_rivals(dataset, target)[1:]
     others = draw_other_looks(dataset, target, look)

@@ -1,6 +1,6 @@
 """The judge: does a drawing have the right style, look and meaning? (DESIGN.md section 3, "The evaluation protocol").
 
-Every comparison is a cosine. *meaning*: pooled head, z-scores of the user's set. *style*: mean and deviation of the
+Every comparison is a cosine. *meaning*: z-scores of the pooled head, per set. *style*: mean and deviation of the
 first two stages' maps on the axes that tell sets apart, plus ``nearness_weight`` times nearness; both axes and weight
 are constants, the axes from train cells, the weight chosen on valid cells. *look*: raw style features plus nearness,
 because the set axes were made blind to looks. Made again by ``python -m tests.benchmarks.judge --data DIR``.
@@ -155,7 +155,7 @@ def main() -> None:
         constants = make_constants(dataset, network)
         CONSTANTS_FILE.write_text(json.dumps(constants.to_json(), separators=(",", ":")) + "\n", encoding="utf-8")
     hits, queries = found_among_300(dataset, network, Judge.load())
-    print(f"same meaning in another style among 300, at first try: {100 * hits / queries:.0f}% of {queries} valid icons")
+    print(f"same meaning in another style among 300, first try: {100 * hits / queries:.0f}% of {queries} valid icons")
 
 
 if __name__ == "__main__":

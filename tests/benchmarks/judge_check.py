@@ -18,12 +18,12 @@ from tests.benchmarks.judge_constants import looked
 from tests.benchmarks.judge_network import Features, JudgeNetwork
 
 POOL = 300
-QUERIES = 400
+QUERIES = 300
 _SEED = 1
 
 
 def found_among_300(dataset: IconDataset, network: JudgeNetwork, judge: Judge) -> tuple[int, int]:
-    """Hits and queries: plain valid icons against 300 plain cells of a set of another family, one of them the meaning."""
+    """Hits and queries: plain valid icons, each against 300 plain cells of a set of another family."""
     rng = random.Random(stream_seed(_SEED, "judge check"))
     cells = [cell for cell in dataset.by_split["valid"] if _elsewhere(dataset, cell.meaning, cell.family)]
     chosen = rng.sample(cells, min(QUERIES, len(cells)))

@@ -23,7 +23,10 @@ _FUSED = (("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv
 
 @dataclass(frozen=True)
 class Features:
-    """Of N images: ``style`` [N, 80], ``nearness`` [N, 7840], ``meaning`` [N, 1280] (0 wide when not asked for)."""
+    """Of N images: ``style`` [N, 80], ``nearness`` [N, 7840], ``meaning`` [N, 1280] (0 wide when not asked for).
+
+    ``meaning`` is the square root of the pooled head: its few large values would otherwise drown all others.
+    """
 
     style: Tensor
     nearness: Tensor
@@ -56,7 +59,7 @@ class JudgeNetwork:
 
     @torch.inference_mode()
     def features(self, images: Tensor, early: bool = True, meaning: bool = True) -> Features:
-        """Float [N, 3, H, W] in 0..1 over white -> features, float32; ``early`` False leaves style and nearness 0 wide."""
+        """Float [N, 3, H, W] in 0..1 over white -> float32 features; without ``early`` style and nearness are 0 wide."""
         if images.ndim != 4 or images.shape[1] != 3 or not len(images):
             raise ValueError(f"expected [N, 3, H, W] with N > 0, got {tuple(images.shape)}")
         return Features.cat([self._batch(batch, early, meaning) for batch in images.split(_BATCH)])
@@ -72,7 +75,7 @@ class JudgeNetwork:
             if number == STAGE_ENDS[-1] and not meaning:
                 break
         empty = torch.zeros(len(images), 0)
-        pooled = model._swish(model._conv_head(hidden)).mean(dim=(2, 3)) if meaning else empty
+        pooled = model._swish(model._conv_head(hidden)).mean(dim=(2, 3)).sqrt() if meaning else empty
         if not early:
             return Features(empty, empty, pooled)
         style = torch.cat([part for each in maps for part in (each.mean((2, 3)), each.std((2, 3)))], dim=1)

@@ -21,7 +21,7 @@ from pigeon_cli.models.adapter import Adapter
 from pigeon_cli.models.lora import POLICY, REFERENCE, active_adapter, add_reference_adapter
 from pigeon_cli.pipeline.prompt import embed_prompt
 from pigeon_cli.training.losses import dpo_loss, reconstruction_loss, sequence_log_probability
-from tests.parity.golden import GoldenFile, Goldens, assert_close_absmax
+from tests.parity.golden import Goldens, assert_close_absmax
 from tests.parity.test_language import language_config, load_golden_lora, personalized_model
 from tests.parity.test_prompt import VOCABULARY, adapter
 

@@ -133,4 +133,3 @@ def test_kept_values_are_exactly_one(goldens: Goldens, recorded: GoldenFile, sco
     decision = published_decision(goldens, recorded, scores, "inf", "0.5", True)
     assert set(decision.keep.unique().tolist()) == {0.0, 1.0}
     assert float(recorded["keep_dev_from_one_max"]) == 0.0
-

@@ -22,9 +22,9 @@ from pigeon_cli.weights.store import ModelFolder
 
 WARM_UP_STEPS = 500
 """Steps without quantisation, so that the codebook starts from features that already mean something."""
-SELECT_FROM, SELECT_TO = 0.4, 0.7
+SELECT_FROM, SELECT_TO = 0.6, 0.8
 """Shares of the run between which the token budget goes from all to ``TOKEN_BUDGET``."""
-TOKEN_BUDGET = 0.85
+TOKEN_BUDGET = 0.95
 PLAIN_SHARE = 0.3
 """References are never transformed, so that plain icons must be read as well as transformed ones."""
 
@@ -99,7 +99,7 @@ class TokenizerTask(TrainingTask):
         agreement = contrast(*functional.normalize(self.contrast(pooled).float(), dim=-1).chunk(2))
         share = keep.mean()
         budget = functional.relu(share - self._budget(step))
-        total = absolute + 0.5 * edges + 0.25 * commitment + 0.05 * agreement + 3.0 * budget
+        total = absolute + 0.5 * edges + 0.25 * commitment + 0.05 * agreement + budget
         self.latest = (vectors.detach()[kept], codes[kept]) if step >= WARM_UP_STEPS else None
         return {"loss": total, "l1": absolute, "edges": edges, "agreement": agreement, "kept": share}
 

@@ -1,0 +1,228 @@
+"""From tokens to new codes: masks for every dial position, one prefix for all of them, one batch that continues it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import sentencepiece
+import torch
+from torch import Tensor, nn
+
+from pigeon_cli.core.configs import ModelSpec, SamplingConfig
+from pigeon_cli.core.randomness import stream_seed
+from pigeon_cli.core.records import TokenMask
+from pigeon_cli.models.adapter import Adapter, reference_vectors
+from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
+from pigeon_cli.models.mask_generator import REFERENCE, MaskGenerator, decide
+from pigeon_cli.models.quantizer import Quantizer
+from pigeon_cli.pipeline.mask import TokenLayout, choose_mask, lay_out, reference_part
+from pigeon_cli.pipeline.prompt import (
+    REFERENCE_SLOT,
+    MergedPrompt,
+    embed_prompt,
+    encode_prompt_text,
+    hide_dropped,
+    merge_prompt,
+    pad_prompts,
+    prompt_template,
+    render,
+)
+from pigeon_cli.pipeline.sampling import Drawn, Model, Prefix, allowed_ids, prefill, sample_codes, select_rows
+from pigeon_cli.pipeline.tokenize import ImageTokens
+
+ROWS_AT_ONCE = 32
+"""Rows of one forward pass, unconditional ones included; bounds the memory of keys and values."""
+
+
+@dataclass(frozen=True)
+class DialMasks:
+    """What is kept at every dial position; the history's part is the same at all of them."""
+
+    layout: TokenLayout
+    """One row: the history's tokens, then the reference's."""
+    keep: Tensor
+    """Float [dials, L], 1 keeps and 0 drops."""
+    scores: Tensor
+    """Float [L], larger is kept first; empty where nothing was scored."""
+
+    def image_mask(self, tokens: ImageTokens, image: int, dial: int = 0) -> TokenMask:
+        """The mask of history image ``image`` (from 1), or of the reference (0), at dial position ``dial``."""
+        member = (self.layout.images[0] == image) & (self.layout.types[0] != 0)
+        keep = (self.keep[dial, member] > 0.5).tolist()
+        return TokenMask(
+            kept=tuple(place for place, kept in enumerate(keep) if kept),
+            dropped=tuple(place for place, kept in enumerate(keep) if not kept),
+            scores=tuple(self.scores[member].tolist()) if len(self.scores) else (),
+            codes=tokens.codes,
+            patches=tokens.patches,
+        )
+
+
+def decide_masks(
+    kind: str,
+    history: Sequence[ImageTokens],
+    reference: ImageTokens,
+    dials: Sequence[float],
+    spec: ModelSpec,
+    *,
+    history_alpha: float,
+    seed: int,
+    generator: MaskGenerator | None,
+    embedding: nn.Module,
+) -> DialMasks:
+    """Masks by one of ``MASK_KINDS``; tokens are scored once, since the dial moves the threshold and not the order."""
+    device = reference.features.device
+    ids = [tokens.ids(spec.vocabulary) for tokens in history]
+    placed = lay_out([ids], [reference.ids(spec.vocabulary)], spec.vocabulary.pad)
+    layout = TokenLayout(*(part.to(device) for part in (placed.ids, placed.positions, placed.types, placed.images)))
+    features = torch.cat([tokens.features for tokens in (*history, reference)]).unsqueeze(0)
+    streams = [torch.Generator().manual_seed(stream_seed(seed, "mask"))] if kind == "random" else None
+    decision = choose_mask(
+        kind,
+        layout,
+        history_alpha,
+        dials[0],
+        generator=generator,
+        embedding=embedding,
+        features=features,
+        streams=streams,
+    )
+    if kind == "off":
+        return DialMasks(layout, decision.keep.expand(len(dials), -1), decision.scores[0, :0])
+    # The margin holds the noise, which is all that orders a random mask.
+    order = decision.margin if kind == "random" else decision.scores
+    rows = len(dials)
+    decided = decide(order.expand(rows, -1), layout.types.expand(rows, -1), history_alpha, list(dials), surrogate_tau=1.0)
+    return DialMasks(layout, decided.keep, order[0])
+
+
+def reference_slots(
+    masks: DialMasks, spec: ModelSpec, quantizer: Quantizer, decoder: EmbeddingDecoder, adapter: Adapter
+) -> Tensor:
+    """What the language model sees of the reference at every dial position: [dials, slots, hidden size]."""
+    rows = len(masks.keep)
+    layout = TokenLayout(
+        masks.layout.ids.expand(rows, -1),
+        masks.layout.positions.expand(rows, -1),
+        masks.layout.types.expand(rows, -1),
+        masks.layout.images.expand(rows, -1),
+    )
+    ids, present, keep = reference_part(layout, masks.keep, spec.repack_reference)
+    vectors = quantizer.lookup((ids - spec.vocabulary.first_code).masked_fill(~present, -1))
+    context = decoder(vectors, present, None if spec.repack_reference else keep).context
+    slots: Tensor = adapter(reference_vectors(context, spec.reference_slots))
+    return slots
+
+
+def word_prompt(
+    text: sentencepiece.SentencePieceProcessor,
+    spec: ModelSpec,
+    history: Sequence[ImageTokens],
+    words: str,
+    with_reference: bool,
+) -> MergedPrompt:
+    """The model's wording with everything in its place; without a reference it has no slots."""
+    rendered = render(prompt_template(spec.name), {"history": [{}] * len(history), "words": words})
+    return merge_prompt(
+        encode_prompt_text(text, rendered, spec.vocabulary),
+        [tokens.ids(spec.vocabulary) for tokens in history],
+        spec.vocabulary,
+        reference_slots=spec.reference_slots if with_reference else 0,
+        with_markers=spec.history_markers,
+    )
+
+
+def imagine(
+    model: Model,
+    spec: ModelSpec,
+    asked: MergedPrompt,
+    free: MergedPrompt,
+    masks: DialMasks,
+    slots: Tensor,
+    rows: Sequence[int],
+    streams: Sequence[torch.Generator],
+    sampling: SamplingConfig,
+) -> list[Drawn]:
+    """Draw codes once per entry of ``rows`` (dial positions); ``free`` is the prompt without words and slots.
+
+    What both prompts begin with, the history, is read once; all dial positions continue from there as one batch
+    (DESIGN.md, "The shape of a fast run").
+    """
+    history = masks.layout.types[0] != REFERENCE
+    keep = masks.keep[:1, history]
+    asked_ids, free_ids = (_hidden_ids(prompt, keep, spec) for prompt in (asked, free))
+    shared = _common_start(asked_ids, free_ids)
+    slot = asked.ids.index(REFERENCE_SLOT)
+    start = _read(model, asked_ids[:, :shared], None)
+    unconditional = _read(model, free_ids[:, shared:], start)
+    prefix = _read(model, asked_ids[:, shared:slot], start) if slot > shared else start
+    tail = asked_ids[:, slot:].expand(len(slots), -1)
+    fanned = select_rows(prefix, torch.zeros(len(slots), dtype=torch.int64))
+    return _sample(model, spec, _read(model, tail, fanned, slots), unconditional, rows, streams, sampling)
+
+
+def imagine_reference(
+    model: Model, spec: ModelSpec, asked: MergedPrompt, stream: torch.Generator, sampling: SamplingConfig
+) -> tuple[int, ...]:
+    """Codes of a reference from words alone, by the base model; the unconditional context is the image start.
+
+    No more of them than an image has patches.
+    """
+    device = model.get_input_embeddings().weight.device
+    ids = torch.tensor([asked.ids], device=device)
+    start = _read(model, ids[:, -1:], None)
+    drawn = _sample(model, spec, _read(model, ids, None), start, [0], [stream], sampling)
+    return tuple(spec.vocabulary.to_code(token) for token in drawn[0].token_ids[: spec.tokenizer.patches])
+
+
+def change_sampling(
+    sampling: SamplingConfig, temperature: float | None, top_k: int | None, max_tokens: int | None
+) -> SamplingConfig:
+    """The model's sampling with the user's changes; ``None`` leaves a value as it is."""
+    limit = sampling.maximum_tokens if max_tokens is None else max_tokens
+    return replace(
+        sampling,
+        temperature=sampling.temperature if temperature is None else temperature,
+        top_k=sampling.top_k if top_k is None else top_k,
+        maximum_tokens=limit,
+        minimum_tokens=min(sampling.minimum_tokens, limit),
+    )
+
+
+def _sample(
+    model: Model,
+    spec: ModelSpec,
+    prefix: Prefix,
+    unconditional: Prefix,
+    rows: Sequence[int],
+    streams: Sequence[torch.Generator],
+    sampling: SamplingConfig,
+) -> list[Drawn]:
+    return sample_codes(
+        model,
+        prefix,
+        rows,
+        sampling,
+        allowed=allowed_ids(spec.vocabulary),
+        image_end=spec.vocabulary.image_end,
+        generators=streams,
+        unconditional=unconditional,
+        batch_rows=ROWS_AT_ONCE,
+    )
+
+
+def _read(model: Model, ids: Tensor, prefix: Prefix | None, slots: Tensor | None = None) -> Prefix:
+    return prefill(model, embed_prompt(model.get_input_embeddings(), ids, slots), torch.ones_like(ids), prefix)
+
+
+def _hidden_ids(prompt: MergedPrompt, keep: Tensor, spec: ModelSpec) -> Tensor:
+    """Ids [1, L] on the mask's device with the dropped history taken out."""
+    batch = pad_prompts([prompt], spec.vocabulary)
+    return hide_dropped(replace(batch, ids=batch.ids.to(keep.device)), keep)
+
+
+def _common_start(first: Tensor, second: Tensor) -> int:
+    """Number of leading columns in which two [1, L] rows agree."""
+    length = min(first.shape[1], second.shape[1])
+    return int((first[0, :length] == second[0, :length]).long().cumprod(0).sum())

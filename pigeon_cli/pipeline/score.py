@@ -1,0 +1,66 @@
+"""How well a candidate agrees with the history, the reference and the words, before and after it is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sentencepiece
+import torch
+from torch import Tensor
+
+from pigeon_cli.core.records import ScoreParts
+from pigeon_cli.models.scorer import Scorer, pool_context
+
+HISTORY_SHARE = 0.5
+"""The rest is shared by the reference and the words, whichever were given (DESIGN.md section 2, "Selection")."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What candidates are compared with: unit vectors of the scorer."""
+
+    styles: Tensor
+    """[history images, W]."""
+    reference: Tensor | None
+    """[W], or ``None`` without a reference image."""
+    words: Tensor | None
+    """[W], or ``None`` without words."""
+
+
+def wanted_of(
+    scorer: Scorer,
+    text: sentencepiece.SentencePieceProcessor,
+    history_context: Tensor,
+    reference_context: Tensor | None,
+    words: str,
+) -> Wanted:
+    """Vectors of decoder contexts [images, Q, C] of the history and [1, Q, C] of the reference, and of the words."""
+    ids = torch.tensor([text.encode(words)], dtype=torch.int64, device=history_context.device)
+    return Wanted(
+        styles=scorer.style(pool_context(history_context)),
+        reference=None if reference_context is None else scorer.meaning(pool_context(reference_context))[0],
+        words=scorer.words(ids, torch.ones_like(ids, dtype=torch.bool))[0] if ids.numel() else None,
+    )
+
+
+def rate(scorer: Scorer, context: Tensor, wanted: Wanted) -> list[tuple[float, ScoreParts]]:
+    """Total and parts of every candidate by its decoder context [B, Q, C].
+
+    The parts are cosines; the total adds them up in units of their deviations over train requests.
+    """
+    features = pool_context(context)
+    style, meaning = scorer.style(features), scorer.meaning(features)
+    history = (style @ wanted.styles.T).mean(1)
+    reference, words = (None if each is None else meaning @ each for each in (wanted.reference, wanted.words))
+    standard = [
+        None if cosines is None else (cosines - scorer.standard_mean[place]) / scorer.standard_deviation[place]
+        for place, cosines in enumerate((history, reference, words))
+    ]
+    asked = [values for values in standard[1:] if values is not None]
+    liked = (history - scorer.standard_mean[0]) / scorer.standard_deviation[0]
+    totals = HISTORY_SHARE * liked + (1 - HISTORY_SHARE) * torch.stack(asked).mean(0) if asked else liked
+    columns = [None if part is None else part.tolist() for part in (history, reference, words)]
+    return [
+        (total, ScoreParts(*(None if column is None else column[row] for column in columns)))
+        for row, total in enumerate(totals.tolist())
+    ]

@@ -1,0 +1,100 @@
+"""What a call may choose, and the choice with no default left open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import TypedDict
+
+from pigeon_cli.core.configs import ModelSpec, SamplingConfig
+from pigeon_cli.core.records import GenerateRequest
+from pigeon_cli.pipeline.imagine import change_sampling
+
+AUTO_DIALS = tuple(step / 10 for step in range(11))
+"""Dial positions that ``auto`` tries (DESIGN.md section 2, "Selection")."""
+SPARE_DRAWINGS = 2
+"""How many more images are drawn than asked for, so that the score of drawn pixels has a choice."""
+
+
+class Choices(TypedDict, total=False):
+    """What a caller may say; a missing value or ``None`` stands for the model's own."""
+
+    dials: Sequence[float] | None
+    """Dial positions (alpha_r) to try; ``None`` is ``auto``."""
+    samples: int | None
+    """Per dial position; by default as many as ``count`` needs, and at given positions some to spare."""
+    count: int
+    seed: int
+    mask: str | None
+    history_mask: float | None
+    aligned: bool
+    """False draws with the base language model, without LoRA."""
+    steps: int | None
+    guidance: float | None
+    temperature: float | None
+    top_k: int | None
+    max_tokens: int | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a drawing apart from the inputs."""
+
+    dials: tuple[float, ...]
+    samples: int
+    count: int
+    seed: int
+    mask: str
+    history_mask: float
+    aligned: bool
+    steps: int
+    guidance: float
+    sampling: SamplingConfig
+
+    @property
+    def tries(self) -> list[tuple[int, int]]:
+        """(number of the dial position, number of the sample) of every candidate."""
+        return [(dial, sample) for sample in range(self.samples) for dial in range(len(self.dials))]
+
+
+def resolve(spec: ModelSpec, choices: Choices) -> Settings:
+    """``choices`` with the model's own values filled in."""
+    dials, samples = choices.get("dials"), choices.get("samples")
+    positions = AUTO_DIALS if dials is None else tuple(float(dial) for dial in dials)
+    count = choices.get("count", 1)
+    needed = count if dials is None else count + SPARE_DRAWINGS
+    return Settings(
+        dials=positions,
+        samples=ceil(needed / len(positions)) if samples is None else samples,
+        count=count,
+        seed=choices.get("seed", 0),
+        mask=choices.get("mask") or spec.default_mask,
+        history_mask=_or(choices.get("history_mask"), spec.history_mask),
+        aligned=choices.get("aligned", True),
+        steps=choices.get("steps") or spec.diffusion.steps,
+        guidance=_or(choices.get("guidance"), spec.diffusion.guidance),
+        sampling=change_sampling(
+            spec.sampling, choices.get("temperature"), choices.get("top_k"), choices.get("max_tokens")
+        ),
+    )
+
+
+def choices_of(request: GenerateRequest) -> Choices:
+    """What ``pigeon generate`` was told."""
+    return Choices(
+        dials=None if request.reference_mask is None else (request.reference_mask,),
+        count=request.count,
+        seed=request.seed,
+        mask=request.mask,
+        history_mask=request.history_mask,
+        steps=request.steps,
+        guidance=request.guidance,
+        temperature=request.temperature,
+        top_k=request.top_k,
+        max_tokens=request.max_tokens,
+    )
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value

@@ -1,0 +1,130 @@
+"""Counts, decisions and the training-free masks on numbers that can be checked by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pigeon_cli.core.configs import MaskGeneratorConfig
+from pigeon_cli.core.errors import UsageError
+from pigeon_cli.models.mask_generator import HISTORY, PAD, REFERENCE, MaskGenerator, decide, gumbel_noise, keep_count
+from pigeon_cli.pipeline.mask import choose_mask, lay_out, reference_part, similarity_scores
+
+GROUPS = torch.tensor([[HISTORY, HISTORY, HISTORY, HISTORY, REFERENCE, REFERENCE, PAD]])
+SCORES = torch.tensor([[0.1, 0.4, 0.3, 0.2, -0.5, 0.5, 9.0]])
+
+
+@pytest.mark.parametrize(
+    ("count", "alpha", "kept"),
+    [(10, "0.8", 2), (100, "0.9", 10), (185, "0.2", 148), (5, "1.0", 1), (5, "0.0", 5), (1, "0.5", 1), (3, "0.34", 1)],
+)
+def test_counts_are_exact(count: int, alpha: str, kept: int) -> None:
+    assert keep_count(count, alpha) == kept
+
+
+def test_best_of_each_group_stays() -> None:
+    decision = decide(SCORES, GROUPS, 0.5, 0.5)
+    assert decision.keep.tolist() == [[0, 1, 1, 0, 0, 1, 1]]
+
+
+def test_inversion_touches_the_reference_only() -> None:
+    for tau in (None, 0.5):
+        decision = decide(SCORES, GROUPS, 0.5, 0.5, invert_reference=True, surrogate_tau=tau)
+        assert decision.keep.tolist() == [[0, 1, 1, 0, 1, 0, 1]]
+
+
+def test_alpha_per_request_from_float32() -> None:
+    scores = torch.arange(10.0).repeat(2, 1)
+    groups = torch.full((2, 10), REFERENCE)
+    decision = decide(scores, groups, 0.2, torch.tensor([0.8, 0.3]))
+    assert decision.keep.sum(1).tolist() == [2, 7]
+
+
+def test_equal_scores_keep_the_earlier_token() -> None:
+    decision = decide(torch.zeros(1, 4), torch.full((1, 4), HISTORY), 0.5, 0.0)
+    assert decision.keep.tolist() == [[1, 1, 0, 0]]
+
+
+@pytest.mark.parametrize("tau", [None, 0.3])
+def test_gradient_prefers_helpful_tokens(tau: float | None) -> None:
+    scores = SCORES.clone().requires_grad_()
+    decision = decide(scores, GROUPS, 0.5, 0.5, surrogate_tau=tau)
+    decision.keep[0, 0].backward()
+    assert scores.grad is not None
+    assert scores.grad[0, 0] > 0
+    assert (scores.grad[0, 1:4] <= 0).all()
+    assert scores.grad[0, 4:].abs().sum() == 0
+
+
+def test_surrogate_gradient_only_moves_differences() -> None:
+    scores = SCORES.clone().requires_grad_()
+    decision = decide(scores, GROUPS, 0.5, 0.5, surrogate_tau=0.3)
+    (decision.keep * torch.tensor([[1.0, -2.0, 0.5, 3.0, 0.0, 0.0, 0.0]])).sum().backward()
+    assert scores.grad is not None
+    assert scores.grad[0, :4].sum() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_noise_does_not_depend_on_the_batch() -> None:
+    def streams(*seeds: int) -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    both = gumbel_noise([3, 5], 8, streams(1, 2))
+    alone = gumbel_noise([5], 5, streams(2))
+    assert torch.equal(both[1, :5], alone[0])
+    assert both[0, 3:].abs().sum() == 0
+
+
+def test_positions_beyond_the_table_are_clamped() -> None:
+    generator = MaskGenerator(MaskGeneratorConfig(width=8, heads=2, feed_forward=16, positions=5)).eval()
+    tokens, types = torch.randn(1, 2, 8), torch.ones(1, 2, dtype=torch.int64)
+    far = generator(tokens, torch.tensor([[4, 400]]), types)
+    assert torch.equal(far, generator(tokens, torch.tensor([[4, 4]]), types))
+
+
+def test_padding_changes_no_score() -> None:
+    generator = MaskGenerator(MaskGeneratorConfig(width=8, heads=2, feed_forward=16, image_slots=3)).eval()
+    tokens = torch.randn(1, 4, 8)
+    positions, images = torch.tensor([[1, 2, 1, 0]]), torch.tensor([[1, 1, 0, 0]])
+    types = torch.tensor([[HISTORY, HISTORY, REFERENCE, PAD]])
+    with torch.no_grad():
+        padded = generator(tokens, positions, types, images)[:, :3]
+        bare = generator(tokens[:, :3], positions[:, :3], types[:, :3], images[:, :3])
+    assert torch.allclose(padded, bare, atol=1e-6)
+
+
+def test_similarity_by_hand() -> None:
+    features = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [3.0, 0.0], [0.0, 0.0]]])
+    types = torch.tensor([[HISTORY, HISTORY, REFERENCE, PAD]])
+    assert similarity_scores(features, types).tolist() == [[1.0, 0.0, 0.5, 0.0]]
+
+
+def test_similarity_without_a_reference_is_zero() -> None:
+    types = torch.tensor([[HISTORY, HISTORY]])
+    assert similarity_scores(torch.randn(1, 2, 3), types).tolist() == [[0.0, 0.0]]
+
+
+def test_masks_that_need_something_say_so() -> None:
+    layout = lay_out([[[10, 11]]], [[12]], pad=2)
+    for kind in ("learned", "similarity", "random", "nonsense"):
+        with pytest.raises(UsageError):
+            choose_mask(kind, layout, 0.2, 0.5)
+    assert choose_mask("off", layout, 0.2, 0.5).keep.tolist() == [[1, 1, 1]]
+
+
+def test_random_mask_counts() -> None:
+    layout = lay_out([[list(range(10, 20))]], [list(range(20, 30))], pad=2)
+    decision = choose_mask("random", layout, 0.2, 0.8, streams=[torch.Generator().manual_seed(3)])
+    assert decision.keep[0, :10].sum() == 8
+    assert decision.keep[0, 10:].sum() == 2
+
+
+def test_reference_part() -> None:
+    layout = lay_out([[[10]], [[10, 11]]], [[12, 13, 14], [15]], pad=2)
+    keep = torch.tensor([[1.0, 0.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]])
+    ids, present, kept = reference_part(layout, keep, repack=False)
+    assert ids[0].tolist() == [12, 13, 14]
+    assert kept[0].tolist() == [0, 1, 1]
+    assert present.tolist() == [[True, True, True], [True, False, False]]
+    ids, present, _ = reference_part(layout, keep, repack=True)
+    assert ids[0].tolist() == [13, 14]
+    assert present.tolist() == [[True, True], [True, False]]
