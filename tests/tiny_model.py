@@ -93,7 +93,7 @@ def _tiny_diffusion() -> DiffusionConfig:
 
 
 def write_tiny_model(path: Path, seed: int = 0) -> ModelFolder:
-    """Write config, text model and all nine parts to ``path``."""
+    """Write config, text model and all parts to ``path``."""
     path.mkdir(parents=True, exist_ok=True)
     folder = ModelFolder(path)
     text = _text_model()
@@ -121,6 +121,7 @@ def _parts(spec: ModelSpec) -> dict[str, dict[str, torch.Tensor]]:
         "language": language,
         "mask_generator": MaskGenerator(spec.mask_generator),
         "adapter": Adapter(spec.adapter),
+        "base_adapter": Adapter(spec.adapter),
         "scorer": Scorer(spec.scorer),
     }
     states = {name: dict(module.state_dict()) for name, module in modules.items()}

@@ -69,6 +69,8 @@ TOKENIZER = _plain("tokenizer", lambda spec: VisualTokenizer(spec.tokenizer))
 DECODER = _plain("decoder", lambda spec: EmbeddingDecoder(spec.decoder))
 MASK_GENERATOR = _plain("mask_generator", lambda spec: MaskGenerator(spec.mask_generator))
 ADAPTER = _plain("adapter", lambda spec: Adapter(spec.adapter))
+BASE_ADAPTER = _plain("base_adapter", lambda spec: Adapter(spec.adapter))
+"""The adapter that the base model was trained with."""
 SCORER = _plain("scorer", _scorer)
 UNET: Part[UNet] = _plain("unet", lambda spec: build_unet(spec.diffusion, spec.decoder.context_width))
 VAE: Part[AutoencoderKL] = _plain("vae", lambda spec: build_vae(spec.diffusion))

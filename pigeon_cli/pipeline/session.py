@@ -22,6 +22,7 @@ from pigeon_cli.engine.residency import (
     ADAPTER,
     ALIGNED,
     BASE,
+    BASE_ADAPTER,
     DECODER,
     MASK_GENERATOR,
     SCORER,
@@ -209,7 +210,8 @@ class Session:
                     generator=generator,
                     embedding=model.get_input_embeddings(),
                 )
-            with parts.use(TOKENIZER) as tokenizer, parts.use(DECODER) as decoder, parts.use(ADAPTER) as adapter:
+            own = ADAPTER if settings.aligned else BASE_ADAPTER
+            with parts.use(TOKENIZER) as tokenizer, parts.use(DECODER) as decoder, parts.use(own) as adapter:
                 return masks, reference_slots(masks, self.spec, tokenizer.quantizer, decoder, adapter)
 
     def _imagine(

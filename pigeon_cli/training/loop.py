@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from pigeon_cli.core.errors import InputError, OutputError
 from pigeon_cli.core.randomness import stream_seed
 from pigeon_cli.engine.devices import DeviceChoice
+from pigeon_cli.weights.checkpoint import load_part
+from pigeon_cli.weights.store import ModelFolder
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,14 @@ class TrainingTask(ABC):
     @abstractmethod
     def export(self) -> None:
         """Write this stage's weights files into the model folder."""
+
+    def start_from(self, folder: ModelFolder) -> None:
+        """Begin with the weights of another model folder: every module whose file it has; strict, at least one."""
+        present = {name: folder.part(name) for name in self.modules if folder.part(name).is_file()}
+        if not present:
+            raise InputError(f"{folder.path} holds no weights of the stage {self.name}", "name a complete model folder")
+        for name, path in present.items():
+            load_part(self.modules[name], path)
 
     def parameter_groups(self, settings: LoopSettings) -> list[dict[str, Any]]:
         """Optimizer groups: matrices decay, vectors do not."""

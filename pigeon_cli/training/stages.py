@@ -83,7 +83,7 @@ def run_stage(name: str, options: StageOptions, say: Callable[[str], None]) -> d
     settings = loop_settings(name, options)
     task = build_task(name, folder, batches, options, settings, device)
     if options.init_from is not None:
-        initialise(task, options.init_from)
+        task.start_from(ModelFolder(options.init_from))
     return run_training(task, settings, device, say)
 
 
@@ -163,15 +163,3 @@ def text_processor(folder: ModelFolder) -> sentencepiece.SentencePieceProcessor:
     if not folder.text_model.is_file():
         raise InputError(f"{folder.text_model} is missing", "run: pigeon train text")
     return sentencepiece.SentencePieceProcessor(model_file=str(folder.text_model))
-
-
-def initialise(task: TrainingTask, source: Path) -> None:
-    """Start from the weights in the model folder ``source``: every module of ``task`` that has a file there."""
-    found = False
-    for name, module in task.modules.items():
-        path = ModelFolder(source).part(name)
-        if path.is_file():
-            load_part(module, path)
-            found = True
-    if not found:
-        raise InputError(f"{source} holds no weights of the stage {task.name}", "name a complete model folder")

@@ -25,6 +25,8 @@ def save_part(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype = to
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(ready, temporary, metadata={"format": "pt"})
+        # The file is made readable by its owner alone; installed packages are read by everyone.
+        temporary.chmod(0o644)
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -11,8 +11,20 @@ from pigeon_cli.core.configs import ModelSpec
 from pigeon_cli.core.errors import WeightsError
 from pigeon_cli.weights.spec_file import read_spec
 
-PARTS = ("tokenizer", "decoder", "vae", "unet", "language", "lora", "mask_generator", "adapter", "scorer")
-"""Names of the weights files of a model folder, ``NAME.safetensors`` each."""
+PARTS = (
+    "tokenizer",
+    "decoder",
+    "vae",
+    "unet",
+    "language",
+    "base_adapter",
+    "lora",
+    "adapter",
+    "mask_generator",
+    "scorer",
+)
+"""Names of the weights files of a model folder, ``NAME.safetensors`` each; the base model draws with ``language`` and
+``base_adapter``, the aligned one with ``lora``, ``adapter`` and ``mask_generator`` on top."""
 
 BUNDLED = ("mini",)
 

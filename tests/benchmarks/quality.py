@@ -18,10 +18,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from pigeon_cli.core.errors import PigeonError, UsageError
 from pigeon_cli.training.data.dataset import load_dataset
-from pigeon_cli.training.data.requests import draw_evaluation_requests, requests_sha256, requests_to_text
+from pigeon_cli.training.data.requests import (
+    TrainingRequest,
+    draw_evaluation_requests,
+    requests_sha256,
+    requests_to_text,
+)
 from tests.benchmarks.candidates import LOOK_CANDIDATES, MEANING_CANDIDATES, candidate_features, same_meaning
 from tests.benchmarks.draws import drawn_by_row, read_folder, write_text
-from tests.benchmarks.judge import Judge, Verdict
+from tests.benchmarks.judge import CandidateFeatures, Judge, Verdict
 from tests.benchmarks.judge_network import JudgeNetwork
 from tests.benchmarks.rows import MASKS, ROWS, Context, EvaluationRequest, load_drawer, swap_histories
 from tests.benchmarks.table import RowResult, hits_csv, markdown, summary
@@ -35,6 +40,7 @@ class Benchmark:
     def __init__(self, context: Context, requests: Sequence[EvaluationRequest], out: Path) -> None:
         self.context, self.requests, self.out = context, requests, out
         self.network, self.judge = JudgeNetwork(), Judge.load()
+        self._known: dict[TrainingRequest, CandidateFeatures] = {}
 
     def run(self, name: str, baseline: Path | None = None) -> RowResult:
         """Verdicts of one row of ROWS, or of a folder of drawings."""
@@ -57,8 +63,12 @@ class Benchmark:
             elif image is None:
                 yield Verdict()
             else:
-                candidates = candidate_features(self.context.dataset, request.request, self.network, self.out / "judge")
-                yield self.judge.verdict(self.network.features(image), candidates)
+                yield self.judge.verdict(self.network.features(image), self._candidates(request.request))
+
+    def _candidates(self, request: TrainingRequest) -> CandidateFeatures:
+        if request not in self._known:
+            self._known[request] = candidate_features(self.context.dataset, request, self.network, self.out / "judge")
+        return self._known[request]
 
     def chance(self) -> dict[str, float]:
         """Percent of hits of a blind guess, over these requests."""

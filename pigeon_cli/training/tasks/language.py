@@ -16,11 +16,12 @@ from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.language import build_language_model
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.pipeline.prompt import IGNORED, REFERENCE_SLOT
-from pigeon_cli.training.losses import NearCodes, nearest_codes
 from pigeon_cli.training.loop import TrainingTask
+from pigeon_cli.training.losses import NearCodes, nearest_codes
 from pigeon_cli.training.sequences import CodedRequest, SequenceBatch, SequenceSampler
 from pigeon_cli.weights.checkpoint import load_part, save_part
 from pigeon_cli.weights.store import ModelFolder
+from pigeon_cli.weights.tied import load_language
 
 HIDDEN_SHARE = 0.5
 """Share of references of which a random part is hidden, so that every dial position is known before stage 1."""
@@ -145,4 +146,9 @@ class LanguageTask(TrainingTask):
             table = self.table().detach()
         state = {name: tensor for name, tensor in self.language.state_dict().items() if name != "lm_head.weight"}
         save_part(self.folder.part("language"), state | {"model.embed_tokens.weight": table})
-        save_part(self.folder.part("adapter"), self.adapter.state_dict())
+        save_part(self.folder.part("base_adapter"), self.adapter.state_dict())
+
+    def start_from(self, folder: ModelFolder) -> None:
+        load_language(self.language, folder.part("language"))
+        self.table.begin(self.language.get_input_embeddings().weight)
+        load_part(self.adapter, folder.part("base_adapter"))

@@ -13,7 +13,7 @@ from torch import Tensor
 from pigeon_cli.models.adapter import Adapter, reference_vectors
 from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.language import build_language_model
-from pigeon_cli.models.lora import attach_lora, lora_state
+from pigeon_cli.models.lora import attach_lora, load_lora, lora_state
 from pigeon_cli.models.mask_generator import HISTORY, MaskDecision, MaskGenerator, decide
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.pipeline.mask import TokenLayout, lay_out, reference_part
@@ -27,16 +27,16 @@ from pigeon_cli.pipeline.prompt import (
     render,
     spread_keep,
 )
+from pigeon_cli.training.loop import LoopSettings, TrainingTask
 from pigeon_cli.training.losses import (
     NearCodes,
     mask_supervision_loss,
     nearest_codes,
     reconstruction_loss,
 )
-from pigeon_cli.training.loop import LoopSettings, TrainingTask
 from pigeon_cli.training.request_codes import RequestSampler
 from pigeon_cli.training.sequences import CodedRequest
-from pigeon_cli.weights.checkpoint import load_part, save_part
+from pigeon_cli.weights.checkpoint import load_part, read_part, save_part
 from pigeon_cli.weights.store import ModelFolder
 from pigeon_cli.weights.tied import load_language
 
@@ -72,7 +72,7 @@ class ReconstructTask(TrainingTask):
         self.language = attach_lora(base, spec.language).to(self.device)
         self.embedding = base.get_input_embeddings()
         self.adapter = Adapter(spec.adapter).to(self.device)
-        load_part(self.adapter, folder.part("adapter"))
+        load_part(self.adapter, folder.part("base_adapter"))
         self.mask = MaskGenerator(spec.mask_generator).to(self.device)
         self.decoder = EmbeddingDecoder(spec.decoder).to(self.device)
         load_part(self.decoder, folder.part("decoder"))
@@ -172,6 +172,11 @@ class ReconstructTask(TrainingTask):
             if any(request.planted for request in requests):
                 figures[f"{name}_mask_precision"] = right / dropped
         return figures
+
+    def start_from(self, folder: ModelFolder) -> None:
+        load_lora(self.language, read_part(folder.part("lora")))
+        load_part(self.adapter, folder.part("adapter"))
+        load_part(self.mask, folder.part("mask_generator"))
 
     def export(self) -> None:
         save_part(self.folder.part("lora"), lora_state(self.language))

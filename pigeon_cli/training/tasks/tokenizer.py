@@ -25,6 +25,8 @@ WARM_UP_STEPS = 500
 SELECT_FROM, SELECT_TO = 0.6, 0.8
 """Shares of the run between which the token budget goes from all to ``TOKEN_BUDGET``."""
 TOKEN_BUDGET = 0.95
+SELECTOR_DAMPING = 0.01
+"""Share of the selector's gradient that is used; Adam restores its size, the common clipping norm is spared."""
 PLAIN_SHARE = 0.3
 """References are never transformed, so that plain icons must be read as well as transformed ones."""
 
@@ -120,7 +122,10 @@ class TokenizerTask(TrainingTask):
             keep = self.tokenizer.select(features)
         elif step >= SELECT_FROM * self.steps:
             noise = torch.empty(*features.shape[:2], 2, device=features.device).exponential_().clamp_min(1e-8)
-            keep = self.tokenizer.select(features, noise)
+            # Attention weights hand the selector gradients a hundred times larger than all others; undamped and through
+            # the encoder they undo what it has learned.
+            decided = self.tokenizer.select(features.detach(), noise)
+            keep = decided.detach() + SELECTOR_DAMPING * (decided - decided.detach())
         merged, vectors = self.tokenizer.merge(features, keep)
         vectors = functional.normalize(vectors.float(), dim=-1)
         codes = self.tokenizer.quantizer.encode(vectors)

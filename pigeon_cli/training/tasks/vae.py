@@ -17,6 +17,7 @@ from pigeon_cli.weights.checkpoint import save_part
 from pigeon_cli.weights.spec_file import spec_text
 from pigeon_cli.weights.store import ModelFolder
 
+
 class VaeTask(TrainingTask):
     """L1, edges at three scales and a small KL on whole pictures.
 
