@@ -27,7 +27,8 @@ from pigeon_cli.weights.checkpoint import load_part, read_part
 from pigeon_cli.weights.store import ModelFolder
 from pigeon_cli.weights.tied import load_language
 
-M = TypeVar("M", bound=nn.Module)
+M = TypeVar("M")
+"""A module; not bound to ``nn.Module``, since a type checker cannot see what diffusers' classes descend from."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Part(Generic[M]):
 def _plain(name: str, build: Callable[[ModelSpec], M]) -> Part[M]:
     def load(folder: ModelFolder) -> M:
         module = build(folder.spec)
-        load_part(module, folder.part(name))
+        load_part(cast(nn.Module, module), folder.part(name))
         return module
 
     return Part(name, load)
@@ -90,7 +91,7 @@ class Parts:
     def __init__(self, folder: ModelFolder, device: DeviceChoice, keep: bool = True) -> None:
         self.folder, self.device, self.keep = folder, device, keep
         self.seconds = 0.0
-        self._resident: dict[str, nn.Module] = {}
+        self._resident: dict[str, object] = {}
 
     @property
     def resident(self) -> tuple[str, ...]:
@@ -106,7 +107,8 @@ class Parts:
         started = time.perf_counter()
         # Tensors born in inference mode could not be used outside it later.
         with torch.inference_mode(False):
-            module = part.load(self.folder).to(self.device.device).eval().requires_grad_(False)
+            module = part.load(self.folder)
+            cast(nn.Module, module).to(self.device.device).eval().requires_grad_(False)
         self.seconds += time.perf_counter() - started
         self._resident[part.name] = module
         try:

@@ -93,7 +93,9 @@ def decide_masks(
     # The margin holds the noise, which is all that orders a random mask.
     order = decision.margin if kind == "random" else decision.scores
     rows = len(dials)
-    decided = decide(order.expand(rows, -1), layout.types.expand(rows, -1), history_alpha, list(dials), surrogate_tau=1.0)
+    decided = decide(
+        order.expand(rows, -1), layout.types.expand(rows, -1), history_alpha, list(dials), surrogate_tau=1.0
+    )
     return DialMasks(layout, decided.keep, order[0])
 
 

@@ -110,6 +110,10 @@ def report_of(
         history_tokens=outcome.history_tokens,
         stages=tuple(stages),
         peak_memory_bytes=peak_memory(),
-        versions={"pigeon": __version__, "python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        versions={
+            "pigeon": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in LIBRARIES},
+        },
         warnings=outcome.warnings,
     )

@@ -12,6 +12,7 @@ import sentencepiece
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers import LlamaForCausalLM
 
 from pigeon_cli.core.errors import InputError, UsageError, WeightsError
 from pigeon_cli.core.randomness import stream_seed
@@ -33,9 +34,15 @@ from pigeon_cli.engine.residency import (
     Parts,
 )
 from pigeon_cli.models.embedding_decoder import DecodedCondition
-from pigeon_cli.models.language import LlamaForCausalLM
 from pigeon_cli.pipeline.decode import condition, draw_latents, to_images
-from pigeon_cli.pipeline.imagine import DialMasks, decide_masks, imagine, imagine_reference, reference_slots, word_prompt
+from pigeon_cli.pipeline.imagine import (
+    DialMasks,
+    decide_masks,
+    imagine,
+    imagine_reference,
+    reference_slots,
+    word_prompt,
+)
 from pigeon_cli.pipeline.rank import drop_repeats, rank, shortlist, warnings_of
 from pigeon_cli.pipeline.score import Wanted, rate, wanted_of
 from pigeon_cli.pipeline.settings import SPARE_DRAWINGS, Choices, Settings, resolve
@@ -45,6 +52,7 @@ from pigeon_cli.weights.store import ModelFolder
 
 COMPUTE_DTYPE = torch.float32
 """The one place that says in which type models compute at inference."""
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -158,7 +166,7 @@ class Session:
     @contextmanager
     def _computing(self) -> Iterator[None]:
         kind = self.device.device.type
-        reduced = COMPUTE_DTYPE != torch.float32
+        reduced = torch.float32 != COMPUTE_DTYPE
         with torch.inference_mode(), torch.autocast(kind, dtype=COMPUTE_DTYPE if reduced else None, enabled=reduced):
             yield
 
@@ -189,8 +197,8 @@ class Session:
         most = self.spec.language.max_positions
         if len(prompt.ids) + settings.sampling.maximum_tokens > most:
             raise UsageError(
-                f"a prompt of {len(prompt.ids)} tokens and {settings.sampling.maximum_tokens} new ones are more than the "
-                f"{most} that the model {self.spec.name} can read",
+                f"a prompt of {len(prompt.ids)} tokens and {settings.sampling.maximum_tokens} new ones are more than "
+                f"the {most} that the model {self.spec.name} can read",
                 "give fewer words or history images, or a smaller --max-tokens",
             )
         return inputs
@@ -219,9 +227,7 @@ class Session:
     ) -> list[tuple[int, ...]]:
         asked = word_prompt(self.text, self.spec, inputs.history, inputs.words, with_reference=True)
         free = word_prompt(self.text, self.spec, inputs.history, "", with_reference=False)
-        streams = [
-            _stream(settings.seed, "imagine", settings.dials[dial], sample) for dial, sample in settings.tries
-        ]
+        streams = [_stream(settings.seed, "imagine", settings.dials[dial], sample) for dial, sample in settings.tries]
         rows = [dial for dial, _ in settings.tries]
         with stages("imagine", len(rows)), self.parts.use(self._language(settings)) as model:
             drawn = imagine(model, self.spec, asked, free, masks, slots, rows, streams, settings.sampling)
@@ -269,9 +275,7 @@ class Session:
             with self.parts.use(VAE) as vae:
                 return to_images(vae, latents)
 
-    def _score(
-        self, images: Sequence[Image.Image], wanted: Wanted, stages: Stages
-    ) -> list[tuple[float, ScoreParts]]:
+    def _score(self, images: Sequence[Image.Image], wanted: Wanted, stages: Stages) -> list[tuple[float, ScoreParts]]:
         with stages("score", len(images)):
             with self.parts.use(TOKENIZER) as tokenizer:
                 codes = [tokens.codes for tokens in tokenize(tokenizer, images)]

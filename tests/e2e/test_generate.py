@@ -47,7 +47,9 @@ def test_auto_tries_eleven_dials_and_tells_why_each_won_or_lost(pigeon: Pigeon, 
     assert [candidate["dial"] for candidate in candidates] == [round(step / 10, 1) for step in range(11)]
     assert all(candidate["reason"] for candidate in candidates)
     drawn = [candidate for candidate in candidates if candidate["score"] is not None]
-    left = [candidate for candidate in candidates if candidate["score"] is None and "same codes" not in candidate["reason"]]
+    left = [
+        candidate for candidate in candidates if candidate["score"] is None and "same codes" not in candidate["reason"]
+    ]
     assert len(drawn) == 4
     assert min(each["prescore"] for each in drawn) >= max(each["prescore"] for each in left)
     ranked = sorted((each for each in candidates if each["rank"]), key=lambda each: each["rank"])

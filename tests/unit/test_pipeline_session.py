@@ -84,7 +84,9 @@ def test_the_reference_of_words_alone_comes_from_the_base_model(
     other.path.mkdir()
     for file in tiny.path.iterdir():
         (other.path / file.name).write_bytes(file.read_bytes())
-    save_part(other.part("lora"), {key: tensor * 0 for key, tensor in read_part(tiny.part("lora")).items()}, torch.float32)
+    save_part(
+        other.part("lora"), {key: tensor * 0 for key, tensor in read_part(tiny.part("lora")).items()}, torch.float32
+    )
     references = []
     for each in (session, Session(other, choose_device("cpu"))):
         outcome = each.personalize(images[:5], None, "red fox")
@@ -116,7 +118,7 @@ def test_an_adapter_of_another_model_is_named(tiny: ModelFolder, tmp_path: Path)
     tensors = read_part(folder.part("lora"))
     del tensors[next(iter(tensors))]
     save_part(folder.part("lora"), tensors)
-    with pytest.raises(WeightsError, match="lora.safetensors"), Parts(folder, choose_device("cpu")).use(ALIGNED):
+    with pytest.raises(WeightsError, match=r"lora\.safetensors"), Parts(folder, choose_device("cpu")).use(ALIGNED):
         pass
 
 

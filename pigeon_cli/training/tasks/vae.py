@@ -14,7 +14,7 @@ from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.figures import gradient_loss, save_tensor_sheet
 from pigeon_cli.training.loop import TrainingTask
 from pigeon_cli.weights.checkpoint import save_part
-from pigeon_cli.weights.spec_file import spec_text
+from pigeon_cli.weights.spec_file import read_spec, spec_text
 from pigeon_cli.weights.store import ModelFolder
 
 
@@ -60,7 +60,8 @@ class VaeTask(TrainingTask):
             "latents_mean": [round(value, 5) for value in latents.mean((0, 2, 3)).tolist()],
             "latents_std": [round(value, 5) for value in latents.std((0, 2, 3)).tolist()],
         }
-        spec = self.folder.spec
+        # Read again: the configuration may have been edited since the run began.
+        spec = read_spec(self.folder.path / "config.json")
         diffusion = dataclasses.replace(spec.diffusion, vae={**spec.diffusion.vae, **statistics})
         (self.folder.path / "config.json").write_text(
             spec_text(dataclasses.replace(spec, diffusion=diffusion)), encoding="utf-8"
