@@ -26,6 +26,9 @@ from pigeon_cli.training.data.looks import PLAIN
 SELF_SHARE = 0.1
 """Share of references that are the picture itself: copying from the slots is learned late without it."""
 
+FREE_WEIGHT = 0.4
+"""Weight of the codes of a picture that nothing asks for: they teach the look and little else."""
+
 
 @dataclass
 class SequenceBatch:
@@ -48,6 +51,14 @@ class CodedRequest:
     words: str
     target: tuple[int, ...]
     is_self: bool = False
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """What stands before a picture."""
+
+    words: bool
+    reference: bool
 
 
 @dataclass
@@ -83,17 +94,29 @@ class SequenceSampler:
                     record = dataset.records[number]
                     self.by_meaning.setdefault(record.meaning, []).append(record)
 
-    def batch(self, rng: random.Random, count: int, pictures: int = 5) -> SequenceBatch:
-        """``count`` sequences of ``pictures`` pictures each."""
+    def batch(self, rng: random.Random, count: int, pictures: int = 3) -> SequenceBatch:
+        """``count`` sequences of ``pictures`` pictures each.
+
+        What stands before the n-th picture is the same in all sequences, so that hardly anything is padding.
+        """
+        asks = [self._draw_ask(rng, first=index == 0) for index in range(pictures)]
         rows: list[_Row] = []
         references: list[NDArray[np.int16]] = []
         for _ in range(count):
             row = _Row()
             look = rng.choice(self.looks)
-            for index, place in enumerate(rng.sample(range(len(look.records)), pictures)):
-                self._add_picture(row, references, look, place, index, rng)
+            places = iter(rng.sample(range(len(look.records)), len(look.records)))
+            for ask in asks:
+                while not self._add_picture(row, references, look, next(places), ask, rng):
+                    pass
             rows.append(row)
         return self._stack(rows, references)
+
+    def _draw_ask(self, rng: random.Random, first: bool) -> _Ask:
+        if rng.random() > (0.3 if first else 0.9):
+            return _Ask(False, False)
+        kind = rng.random()
+        return _Ask(words=kind < 0.6, reference=kind > 0.2)
 
     def _add_picture(
         self,
@@ -101,26 +124,25 @@ class SequenceSampler:
         references: list[NDArray[np.int16]],
         look: EncodedLook,
         place: int,
-        index: int,
+        ask: _Ask,
         rng: random.Random,
-    ) -> None:
+    ) -> bool:
+        """Add a picture and what asks for it; false where it has no reference although one is asked for."""
         record, codes = self.dataset.records[look.records[place]], look.codes[place]
-        asked = rng.random() < (0.3 if index == 0 else 0.75)
-        weight = 0.4
-        if asked:
-            kind = rng.random()
-            if kind < 0.6:
-                row.add(self.text.encode(self.words(record, rng)))
-            reference = None
-            if kind > 0.2:
-                reference = codes if rng.random() < SELF_SHARE else self.reference(record, rng)
-            if reference is not None:
-                row.add([REFERENCE_SLOT] * self.spec.reference_slots)
-                references.append(reference)
-            weight = 1.0
+        if ask.reference:
+            reference = codes if rng.random() < SELF_SHARE else self.reference(record, rng)
+            if reference is None:
+                return False
+            references.append(reference)
+        if ask.words:
+            row.add(self.text.encode(self.words(record, rng)))
+        if ask.reference:
+            row.add([REFERENCE_SLOT] * self.spec.reference_slots)
         vocabulary = self.spec.vocabulary
         row.add([vocabulary.image_start])
+        weight = 1.0 if ask.words or ask.reference else FREE_WEIGHT
         row.add([*vocabulary_ids(vocabulary, codes[codes >= 0].tolist()), vocabulary.image_end], weight)
+        return True
 
     def requests(self, requests: Sequence[CodedRequest]) -> SequenceBatch:
         """Requests in the form that generation reads; only the targets are predicted."""
