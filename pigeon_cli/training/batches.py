@@ -51,6 +51,6 @@ class IconBatches:
         return self.pictures(rng.choices(self.train, k=count), rng)
 
     def fixed_valid(self, count: int) -> Tensor:
-        """The same pictures of valid cells at every call."""
+        """The same pictures of at most ``count`` valid cells at every call."""
         rng = random.Random(1)
-        return self.pictures(rng.sample(self.valid, count), rng)
+        return self.pictures(rng.sample(self.valid, min(count, len(self.valid))), rng)

@@ -10,6 +10,7 @@ import sentencepiece
 import torch
 
 from pigeon_cli.core.errors import InputError, UsageError
+from pigeon_cli.core.randomness import stream_seed
 from pigeon_cli.engine.devices import DeviceChoice, choose_device
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.training.batches import IconBatches
@@ -81,6 +82,7 @@ def run_stage(name: str, options: StageOptions, say: Callable[[str], None]) -> d
     if name not in DEFAULTS:
         raise UsageError(f"there is no training stage {name!r}", f"use one of: text, encode, {', '.join(DEFAULTS)}")
     settings = loop_settings(name, options)
+    torch.manual_seed(stream_seed(options.seed, name, "first weights"))
     task = build_task(name, folder, batches, options, settings, device)
     if options.init_from is not None:
         task.start_from(ModelFolder(options.init_from))

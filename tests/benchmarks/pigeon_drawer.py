@@ -15,7 +15,6 @@ from pigeon_cli.weights.checkpoint import sha256_of
 from pigeon_cli.weights.store import PARTS, find_model
 from tests.benchmarks.rows import Alignment, DroppedTokens, EvaluationRequest, MaskKind, RequestImages
 
-
 COMMAND_COUNT = 4
 """Default of ``pigeon generate -n``: two images more are drawn, and the best by score is rank 1."""
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import random
-import tarfile
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,78 +24,14 @@ from pigeon_cli.training.data.requests import (
     requests_to_text,
 )
 from pigeon_cli.training.data.splits import SPLITS, is_unseen, rule_split
-
-SETS = ("noto", "noto-v1", "twemoji", "fluent-emoji-high-contrast")
-MEANINGS = [f"thing-{number}" for number in range(120)]
-
-
-def _pack(path: Path, files: dict[str, Any]) -> None:
-    with tarfile.open(path, "w:gz") as archive:
-        for name, content in files.items():
-            data = json.dumps(content).encode()
-            member = tarfile.TarInfo(f"package/{name}")
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
-
-
-def _body(set_name: str, number: int) -> str:
-    colour = "currentColor" if set_name.endswith("contrast") else f"hsl({37 * number % 360},80%,50%)"
-    at = SETS.index(set_name)
-    return (
-        f'<rect x="{1 + number % 7}" y="{1 + at}" width="{4 + number % 5}" height="{4 + number % 9}" fill="{colour}"/>'
-        f'<circle cx="{3 + number % 10}" cy="{3 + number // 10}" r="{2 + at / 2}" fill="{colour}" opacity=".8"/>'
-    )
-
-
-def _write_set(folder: Path, set_name: str) -> None:
-    icons: dict[str, Any] = {name: {"body": _body(set_name, n)} for n, name in enumerate(MEANINGS)}
-    # What must not become an image of its own, or not at all.
-    for name in ("flag-nowhere", "keycap-3", "digit-three", "thing-1-dark-skin-tone", "thing-1-medium-dark"):
-        icons[name] = {"body": _body(set_name, 5)}
-    icons["thing-1-medium"] = {"body": _body(set_name, 5)}
-    icons["woman-thing-7"] = {"body": _body(set_name, 55)}
-    icons["tall"] = {"body": '<rect width="8" height="16" fill="red"/>', "width": 8}
-    icons["banner"] = {"body": _body(set_name, 9)}
-    if set_name != "twemoji":
-        icons["second-name"] = {"body": _body(set_name, 11)}
-    if set_name in ("noto", "twemoji"):
-        icons["rare"] = {"body": _body(set_name, 44)}
-    _pack(
-        folder / f"iconify-json-{set_name}-1.0.0.tgz",
-        {
-            "package.json": {"name": f"@iconify-json/{set_name}", "version": "1.0.0"},
-            "icons.json": {
-                "prefix": set_name,
-                "icons": icons,
-                "aliases": {"other-thing-2": {"parent": "thing-2"}, "turned": {"parent": "thing-3", "hFlip": True}},
-                "width": 16,
-                "height": 16,
-            },
-            "info.json": {"name": set_name.title(), "author": {"name": "Ann", "url": "https://example.org"}},
-            "chars.json": {"1f600": "thing-4"},
-        },
-    )
-
-
-def _write_words(folder: Path) -> None:
-    emoji = [
-        {"hexcode": "1F600", "label": "Grinning thing", "tags": ["smile"], "group": 0, "subgroup": 1},
-        {"hexcode": "1F3F4", "label": "banner", "group": 9, "subgroup": 2},
-        {"hexcode": "1F601", "label": "other thing 2", "tags": ["alias"], "group": 0, "subgroup": 1},
-    ]
-    groups = {"groups": {"0": "smileys", "9": "flags"}, "subgroups": {"1": "face", "2": "flag"}}
-    manifest = {"name": "emojibase-data", "version": "9.0.0"}
-    files = {"package.json": manifest, "en/data.json": emoji, "meta/groups.json": groups}
-    _pack(folder / "emojibase-data-9.0.0.tgz", files)
+from tests.tiny_icons import MEANINGS, pack_package, write_icon_packages
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of small npm packages."""
     folder = tmp_path_factory.mktemp("packages")
-    for set_name in SETS:
-        _write_set(folder, set_name)
-    _write_words(folder)
+    write_icon_packages(folder)
     return folder
 
 
@@ -297,7 +230,7 @@ def test_sets_beyond_the_nine_are_refused(source: Path, tmp_path: Path) -> None:
     icons = {"prefix": "openmoji", "icons": {}}
     info = {"name": "x", "author": {"name": "y"}}
     files = {"package.json": manifest, "icons.json": icons, "info.json": info, "chars.json": {}}
-    _pack(tmp_path / "openmoji.tgz", files)
+    pack_package(tmp_path / "openmoji.tgz", files)
     with pytest.raises(InputError, match="openmoji"):
         build_dataset(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -103,8 +103,8 @@ class LanguageTask(TrainingTask):
         asked = weights > 0.9
         return {
             "loss": (soft * weights).sum() / weights.sum(),
-            "asked": hard[asked].mean(),
-            "free": hard[~asked].mean() if (~asked).any() else hard.new_zeros(()),
+            "asked": (hard * asked).sum() / asked.sum().clamp_min(1),
+            "free": (hard * ~asked).sum() / (~asked).sum().clamp_min(1),
         }
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

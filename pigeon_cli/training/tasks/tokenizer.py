@@ -21,7 +21,8 @@ from pigeon_cli.weights.checkpoint import save_part
 from pigeon_cli.weights.store import ModelFolder
 
 WARM_UP_STEPS = 500
-"""Steps without quantisation, so that the codebook starts from features that already mean something."""
+"""Steps without quantisation (at most a fifth of the run), so that the codebook starts from features that already mean
+something."""
 SELECT_FROM, SELECT_TO = 0.6, 0.8
 """Shares of the run between which the token budget goes from all to ``TOKEN_BUDGET``."""
 TOKEN_BUDGET = 0.95
@@ -53,6 +54,7 @@ class TokenizerTask(TrainingTask):
 
     def __init__(self, folder: ModelFolder, batches: IconBatches, batch: int, steps: int) -> None:
         self.folder, self.batches, self.batch, self.steps = folder, batches, batch, steps
+        self.warm_up = min(WARM_UP_STEPS, steps // 5)
         spec, device = folder.spec, batches.device
         self.tokenizer = VisualTokenizer(spec.tokenizer).to(device)
         self.tokenizer.quantizer.requires_grad_(False)
@@ -83,7 +85,7 @@ class TokenizerTask(TrainingTask):
         return list(groups.values())
 
     def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:
-        if step == WARM_UP_STEPS:
+        if step == self.warm_up:
             self._start_codebook()
         images = self._pairs(rng)
         # On a CPU the fused attention's backward takes 3 times longer than plain products over 64 patches.
@@ -94,15 +96,13 @@ class TokenizerTask(TrainingTask):
         with torch.no_grad():
             quantised = self.tokenizer.quantizer.lookup(codes)
         kept = keep.detach() > 0.5
-        commitment = (
-            ((vectors - quantised).square().sum(-1) * kept).sum() / kept.sum() if step >= WARM_UP_STEPS else 0.0
-        )
+        commitment = ((vectors - quantised).square().sum(-1) * kept).sum() / kept.sum() if step >= self.warm_up else 0.0
         pooled = (merged * keep.unsqueeze(-1)).sum(1) / keep.sum(1, keepdim=True)
         agreement = contrast(*functional.normalize(self.contrast(pooled).float(), dim=-1).chunk(2))
         share = keep.mean()
         budget = functional.relu(share - self._budget(step))
         total = absolute + 0.5 * edges + 0.25 * commitment + 0.05 * agreement + budget
-        self.latest = (vectors.detach()[kept], codes[kept]) if step >= WARM_UP_STEPS else None
+        self.latest = (vectors.detach()[kept], codes[kept]) if step >= self.warm_up else None
         return {"loss": total, "l1": absolute, "edges": edges, "agreement": agreement, "kept": share}
 
     def _pairs(self, rng: random.Random) -> Tensor:
@@ -130,7 +130,7 @@ class TokenizerTask(TrainingTask):
         vectors = functional.normalize(vectors.float(), dim=-1)
         codes = self.tokenizer.quantizer.encode(vectors)
         passed = vectors
-        if step is None or step >= WARM_UP_STEPS:
+        if step is None or step >= self.warm_up:
             passed = vectors + (self.tokenizer.quantizer.lookup(codes) - vectors).detach()
         order = (keep < 0.5).to(torch.int8).argsort(dim=1, stable=True)
         packed = passed.gather(1, order.unsqueeze(-1).expand_as(passed))
@@ -162,7 +162,9 @@ class TokenizerTask(TrainingTask):
         kept = keep > 0.5
         counts = torch.bincount(codes[kept], minlength=len(self.keeper.counts)).float()
         shares = counts / counts.sum()
-        shown = images * functional.interpolate(0.3 + 0.7 * keep.unflatten(1, (8, 8)).unsqueeze(1), scale_factor=16)
+        config = self.tokenizer.config
+        patches = 0.3 + 0.7 * keep.unflatten(1, (config.grid, config.grid)).unsqueeze(1)
+        shown = images * functional.interpolate(patches, scale_factor=config.patch_size)
         save_tensor_sheet(
             folder / f"sheet-{step + 1:06d}.png", [images[:12], drawn[:12], shown[:12]], ["image", "codes", "kept"]
         )
