@@ -19,6 +19,7 @@ from pigeon_cli.training.data.dataset import load_dataset
 from pigeon_cli.training.data.requests import draw_evaluation_requests
 from pigeon_cli.training.loop import LoopSettings, TrainingTask, run_training
 from pigeon_cli.training.request_codes import RequestSampler, encode_requests
+from pigeon_cli.training.request_sheet import RequestSheet
 from pigeon_cli.training.sequences import SequenceSampler
 from pigeon_cli.weights.checkpoint import load_part
 from pigeon_cli.weights.store import ModelFolder
@@ -128,29 +129,25 @@ def build_task(
     sampler = SequenceSampler(
         folder.spec, batches.dataset, load_code_cache(options.runs / "codes"), text_processor(folder)
     )
+    drawn = draw_evaluation_requests(batches.dataset, "valid", 64, seed=1)
+    coded = encode_requests(tokenizer, batches, drawn)
+    sheet = RequestSheet(folder, batches, device, drawn, coded)
     if name == "scorer":
         from pigeon_cli.training.tasks.scorer import ScorerTask
 
-        return ScorerTask(folder, tokenizer, sampler, settings.batch)
+        return ScorerTask(folder, tokenizer, sampler, sheet, settings.batch)
     if name == "language":
         from pigeon_cli.training.tasks.language import LanguageTask
 
-        held_out = encode_requests(tokenizer, batches, draw_evaluation_requests(batches.dataset, "valid", 64, seed=1))
-        return LanguageTask(folder, tokenizer, sampler, held_out, settings.batch)
+        return LanguageTask(folder, tokenizer, sampler, coded, sheet, settings.batch)
     from pigeon_cli.training.tasks.reconstruct import ReconstructTask
 
-    requests = {
-        "valid": draw_evaluation_requests(batches.dataset, "valid", 64, seed=1),
-        "planted": draw_evaluation_requests(batches.dataset, "valid", 64, seed=2, planted=1),
-    }
-    return ReconstructTask(
-        folder,
-        tokenizer,
-        RequestSampler(sampler),
-        {kind: encode_requests(tokenizer, batches, drawn) for kind, drawn in requests.items()},
-        settings.batch,
-        settings.steps,
+    planted = encode_requests(
+        tokenizer, batches, draw_evaluation_requests(batches.dataset, "valid", 64, seed=2, planted=1)
     )
+    held_out = {"valid": coded, "planted": planted}
+    requests = RequestSampler(sampler)
+    return ReconstructTask(folder, tokenizer, requests, held_out, sheet, settings.batch, settings.steps)
 
 
 def frozen_tokenizer(folder: ModelFolder, device: DeviceChoice) -> VisualTokenizer:

@@ -18,6 +18,7 @@ from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.pipeline.prompt import IGNORED, REFERENCE_SLOT
 from pigeon_cli.training.loop import TrainingTask
 from pigeon_cli.training.losses import NearCodes, nearest_codes
+from pigeon_cli.training.request_sheet import RequestSheet, imagine_codes
 from pigeon_cli.training.sequences import CodedRequest, SequenceBatch, SequenceSampler
 from pigeon_cli.weights.checkpoint import load_part, save_part
 from pigeon_cli.weights.store import ModelFolder
@@ -64,10 +65,11 @@ class LanguageTask(TrainingTask):
         tokenizer: VisualTokenizer,
         sampler: SequenceSampler,
         held_out: list[CodedRequest],
+        sheet: RequestSheet,
         batch: int,
     ) -> None:
         self.folder, self.tokenizer, self.sampler, self.batch = folder, tokenizer, sampler, batch
-        self.held_out = held_out
+        self.held_out, self.sheet = held_out, sheet
         spec, device = folder.spec, tokenizer.quantizer.embedding.weight.device
         self.spec, self.device = spec, device
         self.language = build_language_model(spec.language, spec.vocabulary).to(device)
@@ -139,7 +141,25 @@ class LanguageTask(TrainingTask):
             foreign = [replace(one, history=other.history) for one, other in zip(part, others, strict=True)]
             own += float(self._losses(self.sampler.requests(part), 0.0)["asked"]) / len(parts)
             swapped += float(self._losses(self.sampler.requests(foreign), 0.0)["asked"]) / len(parts)
+        self._draw_sheet(folder / f"sheet-{step + 1:06d}.png")
         return {"valid": own, "valid_with_another_history": swapped}
+
+    def _draw_sheet(self, path: Path) -> None:
+        """Prompts without their answers, padded on the left, as generation reads them."""
+        batch = self.sampler.requests(self.sheet.coded)
+        asked = [int((row != IGNORED).nonzero()[0]) for row in batch.labels]
+        width = max(asked)
+        ids = torch.full((len(asked), width), self.spec.vocabulary.pad)
+        for row, length in enumerate(asked):
+            ids[row, width - length :] = batch.ids[row, :length]
+        ids = ids.to(self.device)
+        attention = torch.tensor([[column >= width - length for column in range(width)] for length in asked]).long()
+        table = self.table()
+        self.language.model.embed_tokens.weight.copy_(table)
+        slots = self._slots(batch.references.to(self.device), 0.0).to(table.dtype)
+        embedded = functional.embedding(ids.clamp(min=0), table)
+        embedded = embedded.masked_scatter((ids == REFERENCE_SLOT).unsqueeze(-1), slots)
+        self.sheet.save(path, imagine_codes(self.language, self.folder, embedded, attention.to(self.device)))
 
     def export(self) -> None:
         with torch.no_grad():

@@ -19,6 +19,7 @@ from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.pipeline.mask import TokenLayout, lay_out, reference_part
 from pigeon_cli.pipeline.prompt import (
     MergedPrompt,
+    PromptBatch,
     embed_prompt,
     encode_prompt_text,
     merge_prompt,
@@ -35,7 +36,8 @@ from pigeon_cli.training.losses import (
     reconstruction_loss,
 )
 from pigeon_cli.training.request_codes import RequestSampler
-from pigeon_cli.training.sequences import CodedRequest
+from pigeon_cli.training.request_sheet import RequestSheet, imagine_codes
+from pigeon_cli.training.sequences import CodedRequest, vocabulary_ids
 from pigeon_cli.weights.checkpoint import load_part, read_part, save_part
 from pigeon_cli.weights.store import ModelFolder
 from pigeon_cli.weights.tied import load_language
@@ -59,12 +61,13 @@ class ReconstructTask(TrainingTask):
         tokenizer: VisualTokenizer,
         sampler: RequestSampler,
         held_out: dict[str, list[CodedRequest]],
+        sheet: RequestSheet,
         batch: int,
         steps: int,
     ) -> None:
         self.folder, self.tokenizer, self.sampler = folder, tokenizer, sampler
         self.text = sampler.sequences.text
-        self.held_out, self.batch, self.steps = held_out, batch, steps
+        self.held_out, self.sheet, self.batch, self.steps = held_out, sheet, batch, steps
         spec = self.spec = folder.spec
         self.device = tokenizer.quantizer.embedding.weight.device
         base = build_language_model(spec.language, spec.vocabulary)
@@ -108,11 +111,11 @@ class ReconstructTask(TrainingTask):
     def _decide(
         self, requests: Sequence[CodedRequest], alphas: Sequence[float], *, invert: bool, noise: float
     ) -> tuple[TokenLayout, MaskDecision]:
-        first = self.spec.vocabulary.first_code
+        vocabulary = self.spec.vocabulary
         layout = lay_out(
-            [[[code + first for code in image] for image in request.history] for request in requests],
-            [[code + first for code in request.reference] for request in requests],
-            self.spec.vocabulary.pad,
+            [[vocabulary_ids(vocabulary, image) for image in request.history] for request in requests],
+            [vocabulary_ids(vocabulary, request.reference) for request in requests],
+            vocabulary.pad,
         )
         layout = TokenLayout(
             *(part.to(self.device) for part in (layout.ids, layout.positions, layout.types, layout.images))
@@ -134,26 +137,30 @@ class ReconstructTask(TrainingTask):
         )
 
     def _reconstruct(self, requests: Sequence[CodedRequest], layout: TokenLayout, decision: MaskDecision) -> Tensor:
-        ids, present, keep = reference_part(layout, decision.keep, repack=self.spec.repack_reference)
-        vectors = self.tokenizer.quantizer.lookup(ids - self.spec.vocabulary.first_code)
-        context = self.decoder(vectors, present, keep).context
-        slots = self.adapter(reference_vectors(context, self.spec.reference_slots))
-        batch = pad_prompts([self._prompt(request) for request in requests], self.spec.vocabulary)
-        token_ids, attention = batch.ids.to(self.device), batch.attention.to(self.device)
-        embedded = embed_prompt(self.embedding, token_ids, slots, spread_keep(batch, decision.keep))
+        batch = pad_prompts([self._prompt(request, request.target) for request in requests], self.spec.vocabulary)
+        embedded, attention = self._embed(batch, layout, decision)
         positions = (attention.cumsum(1) - 1).clamp(min=0)
         logits = self.language(inputs_embeds=embedded, attention_mask=attention, position_ids=positions).logits
         return reconstruction_loss(logits, batch.labels.to(self.device), self.near if self.language.training else None)
 
-    def _prompt(self, request: CodedRequest) -> MergedPrompt:
+    def _embed(self, batch: PromptBatch, layout: TokenLayout, decision: MaskDecision) -> tuple[Tensor, Tensor]:
+        """Input embeddings [B, L, D] of masked prompts, and their attention mask [B, L]."""
+        ids, present, keep = reference_part(layout, decision.keep, repack=self.spec.repack_reference)
+        vectors = self.tokenizer.quantizer.lookup(ids - self.spec.vocabulary.first_code)
+        context = self.decoder(vectors, present, keep).context
+        slots = self.adapter(reference_vectors(context, self.spec.reference_slots))
+        embedded = embed_prompt(self.embedding, batch.ids.to(self.device), slots, spread_keep(batch, decision.keep))
+        return embedded, batch.attention.to(self.device)
+
+    def _prompt(self, request: CodedRequest, answer: Sequence[int] | None) -> MergedPrompt:
         vocabulary = self.spec.vocabulary
         text = render(self.template, {"history": [{}] * len(request.history), "words": request.words})
         return merge_prompt(
             encode_prompt_text(self.text, text, vocabulary),
-            [[code + vocabulary.first_code for code in image] for image in request.history],
+            [vocabulary_ids(vocabulary, image) for image in request.history],
             vocabulary,
             reference_slots=self.spec.reference_slots,
-            response=[code + vocabulary.first_code for code in request.target],
+            response=None if answer is None else vocabulary_ids(vocabulary, answer),
             with_markers=self.spec.history_markers,
         )
 
@@ -171,6 +178,11 @@ class ReconstructTask(TrainingTask):
             figures[f"{name}_loss"] = total / len(requests)
             if any(request.planted for request in requests):
                 figures[f"{name}_mask_precision"] = right / dropped
+        layout, decision = self._decide(self.sheet.coded, [0.3] * len(self.sheet.coded), invert=False, noise=0.0)
+        prompts = pad_prompts([self._prompt(request, None) for request in self.sheet.coded], self.spec.vocabulary)
+        embedded, attention = self._embed(prompts, layout, decision)
+        codes = imagine_codes(self.language, self.folder, embedded, attention)
+        self.sheet.save(folder / f"sheet-{step + 1:06d}.png", codes)
         return figures
 
     def start_from(self, folder: ModelFolder) -> None:

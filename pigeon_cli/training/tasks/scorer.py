@@ -12,9 +12,12 @@ from torch import Tensor
 from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.scorer import Scorer, pool_context
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
+from pigeon_cli.report.sheet import make_sheet
 from pigeon_cli.training.data.dataset import IconRecord
+from pigeon_cli.training.data.looks import PLAIN
 from pigeon_cli.training.loop import TrainingTask
 from pigeon_cli.training.losses import contrast
+from pigeon_cli.training.request_sheet import RequestSheet
 from pigeon_cli.training.sequences import SequenceSampler
 from pigeon_cli.weights.checkpoint import load_part, save_part
 from pigeon_cli.weights.store import ModelFolder
@@ -25,8 +28,11 @@ class ScorerTask(TrainingTask):
 
     name = "scorer"
 
-    def __init__(self, folder: ModelFolder, tokenizer: VisualTokenizer, sampler: SequenceSampler, batch: int) -> None:
-        self.folder, self.tokenizer, self.sampler, self.batch = folder, tokenizer, sampler, batch
+    def __init__(
+        self, folder: ModelFolder, tokenizer: VisualTokenizer, sampler: SequenceSampler, sheet: RequestSheet, batch: int
+    ) -> None:
+        self.folder, self.tokenizer, self.sampler = folder, tokenizer, sampler
+        self.sheet, self.batch = sheet, batch
         spec = folder.spec
         assert spec.scorer is not None
         self.device = tokenizer.quantizer.embedding.weight.device
@@ -77,10 +83,29 @@ class ScorerTask(TrainingTask):
     def evaluate(self, step: int, folder: Path) -> dict[str, float]:
         first, second, reference, words = self._draw(random.Random(1), 256)
         cosines = self._cosines(first, second, reference, words)
+        self._draw_sheet(folder / f"sheet-{step + 1:06d}.png")
         return {
             name: float((square.argmax(1) == torch.arange(len(square), device=square.device)).float().mean())
             for name, square in zip(("style_hit", "meaning_hit", "words_hit"), cosines, strict=True)
         }
+
+    def _draw_sheet(self, path: Path) -> None:
+        """Per request its reference, the three right answers of all requests nearest in meaning, and its own."""
+        sheet = self.sheet
+        patches = self.folder.spec.tokenizer.patches
+
+        def meaning(rows: list[tuple[int, ...]]) -> Tensor:
+            packed = [np.array([*row, *[-1] * (patches - len(row))], dtype=np.int16) for row in rows]
+            return self.scorer.meaning(self._features(packed))
+
+        answers = meaning([one.target for one in sheet.coded])
+        nearest = (meaning([one.reference for one in sheet.coded]) @ answers.T).argsort(1, descending=True)[:, :3]
+        targets = [sheet.picture(one.target, one.look) for one in sheet.requests]
+        rows = [
+            [sheet.picture(one.reference, PLAIN), *[targets[place] for place in found], targets[row]]
+            for row, (one, found) in enumerate(zip(sheet.requests, nearest.tolist(), strict=True))
+        ]
+        make_sheet(rows, headers=["reference", "nearest", "", "", "right answer"]).save(path)
 
     def _cosines(self, first: Tensor, second: Tensor, reference: Tensor, words: Tensor) -> list[Tensor]:
         style = self.scorer.style(first) @ self.scorer.style(second).T

@@ -1,0 +1,82 @@
+"""Sheets of fixed valid requests: history, reference, what the model draws, and the right answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pigeon_cli.core.randomness import stream_seed
+from pigeon_cli.engine.devices import DeviceChoice
+from pigeon_cli.engine.residency import DECODER, TOKENIZER, UNET, VAE, Parts
+from pigeon_cli.pipeline.decode import condition, draw_latents, to_images
+from pigeon_cli.pipeline.sampling import Model, allowed_ids, prefill, sample_codes
+from pigeon_cli.report.sheet import make_sheet
+from pigeon_cli.training.batches import IconBatches
+from pigeon_cli.training.data.looks import PLAIN, Look, apply_look
+from pigeon_cli.training.data.requests import TrainingRequest
+from pigeon_cli.training.figures import to_images as tensor_to_images
+from pigeon_cli.training.sequences import CodedRequest
+from pigeon_cli.weights.store import ModelFolder
+
+REQUESTS = 12
+HEADERS = ("history", "", "", "", "", "reference", "drawn", "right answer")
+
+
+@dataclass
+class RequestSheet:
+    """Pictures and codes of the first ``REQUESTS`` of some evaluation requests."""
+
+    folder: ModelFolder
+    batches: IconBatches
+    device: DeviceChoice
+    requests: Sequence[TrainingRequest]
+    coded: list[CodedRequest]
+
+    def __post_init__(self) -> None:
+        self.requests, self.coded = self.requests[:REQUESTS], self.coded[:REQUESTS]
+
+    def picture(self, number: int, look: Look) -> Image.Image:
+        """An image of the dataset under a look."""
+        return tensor_to_images(apply_look(look, self.batches.rgba([self.batches.dataset.records[number]])))[0]
+
+    def save(self, path: Path, codes: Sequence[Sequence[int]]) -> bool:
+        """Write the sheet with ``codes`` as the drawn column; false where the image generator is not trained yet."""
+        if not (self.folder.part("unet").is_file() and self.folder.part("vae").is_file()):
+            return False
+        rows = []
+        for request, drawn in zip(self.requests, self._draw(codes), strict=True):
+            liked = [self.picture(*pair) for pair in zip(request.history, request.history_looks(), strict=True)]
+            answer = self.picture(request.target, request.look)
+            rows.append([*liked, self.picture(request.reference, PLAIN), drawn, answer])
+        make_sheet(rows, headers=HEADERS, captions=[request.words for request in self.requests]).save(path)
+        return True
+
+    def _draw(self, codes: Sequence[Sequence[int]]) -> list[Image.Image]:
+        parts, config = Parts(self.folder, self.device, keep=False), self.folder.spec.diffusion
+        streams = [torch.Generator().manual_seed(stream_seed(0, "sheet", row)) for row in range(len(codes))]
+        with parts.use(TOKENIZER) as tokenizer, parts.use(DECODER) as decoder:
+            wanted = condition(decoder, tokenizer.quantizer, codes)
+        with parts.use(UNET) as unet:
+            latents = draw_latents(unet, config, wanted, streams, steps=config.steps, guidance=config.guidance)
+        with parts.use(VAE) as vae:
+            return to_images(vae, latents)
+
+
+def imagine_codes(model: Model, folder: ModelFolder, embedded: Tensor, attention: Tensor) -> list[tuple[int, ...]]:
+    """Codes that ``model`` draws after left-padded prompts [B, L, D], without guidance, one stream a row."""
+    spec = folder.spec
+    drawn = sample_codes(
+        model,
+        prefill(model, embedded, attention),
+        range(len(embedded)),
+        replace(spec.sampling, guidance=1.0, beams=1),
+        allowed=allowed_ids(spec.vocabulary),
+        image_end=spec.vocabulary.image_end,
+        generators=[torch.Generator().manual_seed(stream_seed(0, "codes", row)) for row in range(len(embedded))],
+    )
+    return [tuple(spec.vocabulary.to_code(token) for token in each.token_ids) for each in drawn]
