@@ -68,4 +68,3 @@ class PigeonDrawer:
 def bundled() -> PigeonDrawer:
     """The bundled model, or the folder that the environment variable PIGEON_MODEL names."""
     return PigeonDrawer(os.environ.get("PIGEON_MODEL", "mini"))
-

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any, cast
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 
 from pigeon_cli.core.randomness import stream_seed
@@ -46,13 +46,16 @@ class DecoderTask(TrainingTask):
         self.folder, self.batches, self.tokenizer, self.batch = folder, batches, tokenizer, batch
         spec, device = folder.spec, batches.device
         self.spec = spec
-        self.unet = build_unet(spec.diffusion, spec.decoder.context_width).to(device, memory_format=torch.channels_last)
+        # diffusers does not say what its classes can do.
+        self.unet = cast(Any, build_unet(spec.diffusion, spec.decoder.context_width)).to(
+            device, memory_format=torch.channels_last
+        )
         self.average = MovingAverage(self.unet).to(device)
-        self.scheduler = build_scheduler(spec.diffusion)
+        self.scheduler = cast(Any, build_scheduler(spec.diffusion))
         self.embedding_decoder = EmbeddingDecoder(spec.decoder).to(device)
         load_part(self.embedding_decoder, folder.part("decoder"))
         self.embedding_decoder.requires_grad_(False).eval()
-        self.vae: AutoencoderKL = build_vae(spec.diffusion).to(device, memory_format=torch.channels_last)
+        self.vae = cast(Any, build_vae(spec.diffusion)).to(device, memory_format=torch.channels_last)
         load_part(self.vae, folder.part("vae"))
         self.vae.requires_grad_(False).eval()
         self.modules = {"unet": self.unet, "average": self.average}

@@ -72,7 +72,8 @@ class LanguageTask(TrainingTask):
         self.held_out, self.sheet = held_out, sheet
         spec, device = folder.spec, tokenizer.quantizer.embedding.weight.device
         self.spec, self.device = spec, device
-        self.language = build_language_model(spec.language, spec.vocabulary).to(device)
+        self.language = build_language_model(spec.language, spec.vocabulary)
+        nn.Module.to(self.language, device)
         self.table = CodeTable(spec, tokenizer.quantizer.embedding.weight.detach()).to(device)
         self.adapter = Adapter(spec.adapter).to(device)
         self.decoder = EmbeddingDecoder(spec.decoder).to(device)
@@ -170,5 +171,5 @@ class LanguageTask(TrainingTask):
 
     def start_from(self, folder: ModelFolder) -> None:
         load_language(self.language, folder.part("language"))
-        self.table.begin(self.language.get_input_embeddings().weight)
+        self.table.begin(self.language.model.embed_tokens.weight)
         load_part(self.adapter, folder.part("base_adapter"))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
+from pigeon_cli.models.embedding_decoder import DecoderBlock, EmbeddingDecoder
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.training.batches import IconBatches, normalise
 from pigeon_cli.training.codebook import CodebookKeeper, k_means
@@ -58,7 +59,7 @@ class TokenizerTask(TrainingTask):
         spec, device = folder.spec, batches.device
         self.tokenizer = VisualTokenizer(spec.tokenizer).to(device)
         self.tokenizer.quantizer.requires_grad_(False)
-        final = self.tokenizer.selector.out_conv[-1]
+        final = cast(nn.Linear, self.tokenizer.selector.out_conv[-1])
         with torch.no_grad():
             # Start from "keep": an undecided selector would drop half of the patches on its first noisy step.
             final.bias.copy_(torch.tensor([2.0, -2.0]))
@@ -98,7 +99,8 @@ class TokenizerTask(TrainingTask):
         kept = keep.detach() > 0.5
         commitment = ((vectors - quantised).square().sum(-1) * kept).sum() / kept.sum() if step >= self.warm_up else 0.0
         pooled = (merged * keep.unsqueeze(-1)).sum(1) / keep.sum(1, keepdim=True)
-        agreement = contrast(*functional.normalize(self.contrast(pooled).float(), dim=-1).chunk(2))
+        first, second = functional.normalize(self.contrast(pooled).float(), dim=-1).chunk(2)
+        agreement = contrast(first, second)
         share = keep.mean()
         budget = functional.relu(share - self._budget(step))
         total = absolute + 0.5 * edges + 0.25 * commitment + 0.05 * agreement + budget
@@ -189,6 +191,7 @@ def start_aligned(decoder: EmbeddingDecoder) -> None:
     decoder.query_embed.copy_(table * 0.5)
     decoder.pos_embed.copy_(table * 0.5)
     for block in decoder.blocks:
+        assert isinstance(block, DecoderBlock)
         shared = torch.randn(width, width, generator=generator) * 1.3 / width**0.5
         block.cross_attn.query.weight.copy_(shared)
         block.cross_attn.key.weight.copy_(shared)

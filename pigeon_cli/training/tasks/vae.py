@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import random
 from pathlib import Path
+from typing import Any, cast
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor
 
+from pigeon_cli.models.diffusion import build_vae
 from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.figures import gradient_loss, save_tensor_sheet
 from pigeon_cli.training.loop import TrainingTask
@@ -28,9 +29,9 @@ class VaeTask(TrainingTask):
 
     def __init__(self, folder: ModelFolder, batches: IconBatches, batch: int) -> None:
         self.folder, self.batches, self.batch = folder, batches, batch
-        self.vae: AutoencoderKL = AutoencoderKL(**folder.spec.diffusion.vae).to(
-            batches.device, memory_format=torch.channels_last
-        )
+        # diffusers does not say what its classes can do.
+        self.vae = cast(Any, build_vae(folder.spec.diffusion))
+        self.vae.to(batches.device, memory_format=torch.channels_last)
         self.modules = {"vae": self.vae}
 
     def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:
