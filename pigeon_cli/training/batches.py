@@ -42,9 +42,7 @@ class IconBatches:
     def pictures(self, records: list[IconRecord], rng: random.Random, plain_share: float = 0.0) -> Tensor:
         """Float [B,3,H,W] in 0..1, each under a look of its own; a share of them stays plain."""
         looks = [PLAIN if rng.random() < plain_share else draw_look(rng) for _ in records]
-        # Training draws pictures inside autocast; colours must not be rounded to bf16.
-        with torch.autocast(self.device.type, enabled=False):
-            return apply_looks(looks, self.rgba(records))
+        return apply_looks(looks, self.rgba(records))
 
     def draw(self, rng: random.Random, count: int) -> Tensor:
         """Float [count,3,H,W] in 0..1 of random train cells."""

@@ -112,8 +112,10 @@ def apply_look(look: Look, rgba: torch.Tensor) -> torch.Tensor:
     pixels = rgba.float() / 255 if rgba.dtype == torch.uint8 else rgba.float()
     # Premultiplied from here on: moving, blurring and shrinking then never drag in colours of invisible pixels.
     image = torch.cat([pixels[:, :3] * pixels[:, 3:], pixels[:, 3:]], dim=1)
-    for part in look.parts:
-        image = _APPLY[part.kind](image, **_thawed(part.parameters))
+    # Training draws pictures inside autocast; colours must not be rounded to bf16.
+    with torch.autocast(image.device.type, enabled=False):
+        for part in look.parts:
+            image = _APPLY[part.kind](image, **_thawed(part.parameters))
     return (image[:, :3] + (1 - image[:, 3:])).clamp(0, 1)
 
 
