@@ -15,6 +15,8 @@ class Scorer(nn.Module):
     ``meaning`` and ``words`` share one space, ``style`` has its own; scores are dot products.
     """
 
+    feature_mean: Tensor
+    feature_deviation: Tensor
     standard_mean: Tensor
     """[3]: history (style with style), reference (meaning with meaning), words (meaning with words)."""
     standard_deviation: Tensor
@@ -26,17 +28,23 @@ class Scorer(nn.Module):
         self.style_head = _head(config.input_width, config.width)
         self.text_embedding = nn.Embedding(config.text_size, config.width)
         self.text_projection = nn.Linear(config.width, config.width)
+        # Of pooled contexts over train pictures: their values differ in size by orders of magnitude.
+        self.register_buffer("feature_mean", torch.zeros(config.input_width))
+        self.register_buffer("feature_deviation", torch.ones(config.input_width))
         # Means and deviations of the three cosines over train requests, so that they may be added up.
         self.register_buffer("standard_mean", torch.zeros(3))
         self.register_buffer("standard_deviation", torch.ones(3))
 
     def meaning(self, features: Tensor) -> Tensor:
         """Pooled contexts (:func:`pool_context`) [B, input_width] to unit vectors [B, width]."""
-        return functional.normalize(self.meaning_head(features), dim=-1)
+        return functional.normalize(self.meaning_head(self._standard(features)), dim=-1)
 
     def style(self, features: Tensor) -> Tensor:
         """Pooled contexts (:func:`pool_context`) [B, input_width] to unit vectors [B, width]."""
-        return functional.normalize(self.style_head(features), dim=-1)
+        return functional.normalize(self.style_head(self._standard(features)), dim=-1)
+
+    def _standard(self, features: Tensor) -> Tensor:
+        return (features - self.feature_mean) / self.feature_deviation
 
     def words(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Text ids int64 [B, L], of which bool ``mask`` [B, L] counts, to unit vectors [B, width]."""

@@ -41,6 +41,13 @@ class ScorerTask(TrainingTask):
         load_part(self.decoder, folder.part("decoder"))
         self.decoder.requires_grad_(False).eval()
         self.modules = {"scorer": self.scorer}
+        self._standardise()
+
+    def _standardise(self) -> None:
+        rng = random.Random(3)
+        features = torch.cat([self._draw(rng, 256)[column] for column in (0, 1)])
+        self.scorer.feature_mean.copy_(features.mean(0))
+        self.scorer.feature_deviation.copy_(features.std(0) + 1e-4)
 
     def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:
         first, second, reference, words = self._draw(rng, self.batch)
