@@ -120,7 +120,7 @@ class SequenceSampler:
         if rng.random() > (0.3 if first else 0.9):
             return _Ask(False, False)
         kind = rng.random()
-        return _Ask(words=kind < 0.6, reference=kind > 0.2)
+        return _Ask(words=kind < 0.6, reference=kind > 0.1)
 
     def _add_picture(
         self,

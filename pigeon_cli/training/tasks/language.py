@@ -24,7 +24,7 @@ from pigeon_cli.weights.checkpoint import load_part, save_part
 from pigeon_cli.weights.store import ModelFolder
 from pigeon_cli.weights.tied import load_language
 
-HIDDEN_SHARE = 0.5
+HIDDEN_SHARE = 0.25
 """Share of references of which a random part is hidden, so that every dial position is known before stage 1."""
 
 
