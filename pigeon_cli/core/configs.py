@@ -157,6 +157,9 @@ class ModelSpec:
     scorer: ScorerConfig | None = None
     reference_slots: int = 1
     """Embeddings that stand for the reference in the prompt: 1 = mean over all queries (released)."""
+    shared_positions: bool = False
+    """Whether the n-th reference slot stands at the position from which the n-th code of the answer is predicted: a
+    small model finds what stands at its own position much sooner than what stands at a distance (``mini``)."""
     repack_reference: bool = True
     """Dropped reference tokens are removed and the rest re-packed (released) or hidden in place (``mini``)."""
     history_markers: bool = False

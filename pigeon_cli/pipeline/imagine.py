@@ -27,6 +27,7 @@ from pigeon_cli.pipeline.prompt import (
     pad_prompts,
     prompt_template,
     render,
+    token_positions,
 )
 from pigeon_cli.pipeline.sampling import Drawn, Model, Prefix, allowed_ids, prefill, sample_codes, select_rows
 from pigeon_cli.pipeline.tokenize import ImageTokens
@@ -156,12 +157,12 @@ def imagine(
     asked_ids, free_ids = (_hidden_ids(prompt, keep, spec) for prompt in (asked, free))
     shared = _common_start(asked_ids, free_ids)
     slot = asked.ids.index(REFERENCE_SLOT)
-    start = _read(model, asked_ids[:, :shared], None)
-    unconditional = _read(model, free_ids[:, shared:], start)
-    prefix = _read(model, asked_ids[:, shared:slot], start) if slot > shared else start
+    start = _read(model, spec, asked_ids[:, :shared], None)
+    unconditional = _read(model, spec, free_ids[:, shared:], start)
+    prefix = _read(model, spec, asked_ids[:, shared:slot], start) if slot > shared else start
     tail = asked_ids[:, slot:].expand(len(slots), -1)
     fanned = select_rows(prefix, torch.zeros(len(slots), dtype=torch.int64))
-    return _sample(model, spec, _read(model, tail, fanned, slots), unconditional, rows, streams, sampling)
+    return _sample(model, spec, _read(model, spec, tail, fanned, slots), unconditional, rows, streams, sampling)
 
 
 def imagine_reference(
@@ -173,8 +174,8 @@ def imagine_reference(
     """
     device = model.get_input_embeddings().weight.device
     ids = torch.tensor([asked.ids], device=device)
-    start = _read(model, ids[:, -1:], None)
-    drawn = _sample(model, spec, _read(model, ids, None), start, [0], [stream], sampling)
+    start = _read(model, spec, ids[:, -1:], None)
+    drawn = _sample(model, spec, _read(model, spec, ids, None), start, [0], [stream], sampling)
     return tuple(spec.vocabulary.to_code(token) for token in drawn[0].token_ids[: spec.tokenizer.patches])
 
 
@@ -214,8 +215,10 @@ def _sample(
     )
 
 
-def _read(model: Model, ids: Tensor, prefix: Prefix | None, slots: Tensor | None = None) -> Prefix:
-    return prefill(model, embed_prompt(model.get_input_embeddings(), ids, slots), torch.ones_like(ids), prefix)
+def _read(model: Model, spec: ModelSpec, ids: Tensor, prefix: Prefix | None, slots: Tensor | None = None) -> Prefix:
+    attention = torch.ones_like(ids)
+    positions = token_positions(ids, attention, spec.shared_positions)
+    return prefill(model, embed_prompt(model.get_input_embeddings(), ids, slots), attention, prefix, positions)
 
 
 def _hidden_ids(prompt: MergedPrompt, keep: Tensor, spec: ModelSpec) -> Tensor:

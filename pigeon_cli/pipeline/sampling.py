@@ -30,6 +30,8 @@ class Prefix:
     """int64 [B, L]."""
     logits: Tensor
     """[B, V]."""
+    next_position: Tensor
+    """int64 [B]: where the next token stands."""
 
     @property
     def rows(self) -> int:
@@ -55,29 +57,38 @@ def allowed_ids(vocabulary: Vocabulary) -> Tensor:
 
 
 @torch.no_grad()
-def prefill(model: Model, embeddings: Tensor, attention: Tensor, prefix: Prefix | None = None) -> Prefix:
+def prefill(
+    model: Model,
+    embeddings: Tensor,
+    attention: Tensor,
+    prefix: Prefix | None = None,
+    positions: Tensor | None = None,
+) -> Prefix:
     """Read ``embeddings`` [B, L, D] with ``attention`` [B, L] (padding on the left), after ``prefix`` if given.
 
+    ``positions`` int64 [B, L] count from where ``prefix`` ends; by default every attended column takes the next one.
     ``prefix`` is left as it is; it needs as many rows as ``embeddings`` (:func:`select_rows` repeats them).
     """
     cache = DynamicCache() if prefix is None else _copy(prefix.cache, None)
     seen = attention if prefix is None else torch.cat([prefix.attention, attention], dim=1)
-    positions = (seen.cumsum(1) - 1).clamp(min=0)[:, -attention.shape[1] :]
+    places = (attention.cumsum(1) - 1).clamp(min=0) if positions is None else positions
+    if prefix is not None:
+        places = places + prefix.next_position.unsqueeze(1)
     output = model(
         inputs_embeds=embeddings,
         attention_mask=seen,
-        position_ids=positions,
+        position_ids=places,
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,
     )
-    return Prefix(cache, seen, output.logits[:, -1].float())
+    return Prefix(cache, seen, output.logits[:, -1].float(), places[:, -1] + 1)
 
 
 def select_rows(prefix: Prefix, rows: Tensor) -> Prefix:
     """A copy with rows chosen, repeated or reordered by ``rows`` (int64)."""
     rows = rows.to(prefix.attention.device)
-    return Prefix(_copy(prefix.cache, rows), prefix.attention[rows], prefix.logits[rows])
+    return Prefix(_copy(prefix.cache, rows), prefix.attention[rows], prefix.logits[rows], prefix.next_position[rows])
 
 
 def join_prefixes(first: Prefix, second: Prefix) -> Prefix:
@@ -90,7 +101,8 @@ def join_prefixes(first: Prefix, second: Prefix) -> Prefix:
     masks = [part.attention.new_zeros(part.rows, length) for part in (first, second)]
     for mask, part in zip(masks, (first, second), strict=True):
         mask[:, length - part.attention.shape[1] :] = part.attention
-    return Prefix(cache, torch.cat(masks), torch.cat([first.logits, second.logits]))
+    places = torch.cat([first.next_position, second.next_position])
+    return Prefix(cache, torch.cat(masks), torch.cat([first.logits, second.logits]), places)
 
 
 @torch.no_grad()
@@ -169,12 +181,12 @@ class _Run:
         output = self.model(
             input_ids=tokens.unsqueeze(1),
             attention_mask=attention,
-            position_ids=attention.sum(1, keepdim=True) - 1,
+            position_ids=state.next_position.unsqueeze(1),
             past_key_values=state.cache,
             use_cache=True,
             logits_to_keep=1,
         )
-        self.state = Prefix(state.cache, attention, output.logits[:, -1].float())
+        self.state = Prefix(state.cache, attention, output.logits[:, -1].float(), state.next_position + 1)
         self.step += 1
 
 

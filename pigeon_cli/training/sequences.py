@@ -23,7 +23,7 @@ from pigeon_cli.training.code_cache import EncodedLook
 from pigeon_cli.training.data.dataset import IconDataset, IconRecord
 from pigeon_cli.training.data.looks import PLAIN
 
-SELF_SHARE = 0.1
+SELF_SHARE = 0.25
 """Share of references that are the picture itself: copying from the slots is learned late without it."""
 
 FREE_WEIGHT = 0.4

@@ -15,7 +15,7 @@ from pigeon_cli.models.adapter import Adapter, reference_vectors
 from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.language import build_language_model
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
-from pigeon_cli.pipeline.prompt import IGNORED, REFERENCE_SLOT
+from pigeon_cli.pipeline.prompt import IGNORED, REFERENCE_SLOT, token_positions
 from pigeon_cli.training.loop import TrainingTask
 from pigeon_cli.training.losses import NearCodes, nearest_codes
 from pigeon_cli.training.request_sheet import RequestSheet, imagine_codes
@@ -95,7 +95,12 @@ class LanguageTask(TrainingTask):
         if len(batch.references):
             vectors = self._slots(batch.references.to(self.device), hidden_share)
             embedded = embedded.masked_scatter(slots.unsqueeze(-1), vectors.to(embedded.dtype))
-        hidden = self.language.model(inputs_embeds=embedded, use_cache=False).last_hidden_state
+        # A mask of ones: without one, positions that jump are taken for separate sequences.
+        attention = torch.ones_like(ids)
+        positions = token_positions(ids, attention, self.spec.shared_positions)
+        hidden = self.language.model(
+            inputs_embeds=embedded, attention_mask=attention, position_ids=positions, use_cache=False
+        ).last_hidden_state
         wanted = labels[:, 1:]
         mask = wanted != IGNORED
         weights = batch.weights.to(self.device)[:, 1:][mask]
@@ -160,7 +165,7 @@ class LanguageTask(TrainingTask):
         slots = self._slots(batch.references.to(self.device), 0.0).to(table.dtype)
         embedded = functional.embedding(ids.clamp(min=0), table)
         embedded = embedded.masked_scatter((ids == REFERENCE_SLOT).unsqueeze(-1), slots)
-        self.sheet.save(path, imagine_codes(self.language, self.folder, embedded, attention.to(self.device)))
+        self.sheet.save(path, imagine_codes(self.language, self.folder, embedded, ids, attention.to(self.device)))
 
     def export(self) -> None:
         with torch.no_grad():

@@ -27,6 +27,7 @@ from pigeon_cli.pipeline.prompt import (
     prompt_template,
     render,
     spread_keep,
+    token_positions,
 )
 from pigeon_cli.training.loop import LoopSettings, TrainingTask
 from pigeon_cli.training.losses import (
@@ -139,7 +140,7 @@ class ReconstructTask(TrainingTask):
     def _reconstruct(self, requests: Sequence[CodedRequest], layout: TokenLayout, decision: MaskDecision) -> Tensor:
         batch = pad_prompts([self._prompt(request, request.target) for request in requests], self.spec.vocabulary)
         embedded, attention = self._embed(batch, layout, decision)
-        positions = (attention.cumsum(1) - 1).clamp(min=0)
+        positions = token_positions(batch.ids.to(self.device), attention, self.spec.shared_positions)
         logits = self.language(inputs_embeds=embedded, attention_mask=attention, position_ids=positions).logits
         return reconstruction_loss(logits, batch.labels.to(self.device), self.near if self.language.training else None)
 
@@ -181,7 +182,7 @@ class ReconstructTask(TrainingTask):
         layout, decision = self._decide(self.sheet.coded, [0.3] * len(self.sheet.coded), invert=False, noise=0.0)
         prompts = pad_prompts([self._prompt(request, None) for request in self.sheet.coded], self.spec.vocabulary)
         embedded, attention = self._embed(prompts, layout, decision)
-        codes = imagine_codes(self.language, self.folder, embedded, attention)
+        codes = imagine_codes(self.language, self.folder, embedded, prompts.ids.to(self.device), attention)
         self.sheet.save(folder / f"sheet-{step + 1:06d}.png", codes)
         return figures
 
