@@ -75,8 +75,7 @@ def open_unchanged(path: Path, sha256: str | None, alpha: str) -> Image.Image:
 
 def model_record(folder: ModelFolder) -> ModelRecord:
     """The model's name and the hash of each of its files."""
-    paths = [folder.path / "config.json", folder.text_model, *map(folder.part, PARTS)]
-    return ModelRecord(folder.spec.name, tuple(WeightsFile(path.name, sha256_of(path)) for path in paths))
+    return ModelRecord(folder.spec.name, tuple(WeightsFile(path.name, sha256_of(path)) for path in folder.files))
 
 
 def report_of(

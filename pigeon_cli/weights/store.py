@@ -47,10 +47,14 @@ class ModelFolder:
     def text_model(self) -> Path:
         return self.path / "text.model"
 
+    @property
+    def files(self) -> list[Path]:
+        """Every file of a complete model, whether or not it exists."""
+        return [self.path / "config.json", self.text_model, *map(self.part, PARTS)]
+
     def missing(self) -> list[str]:
         """Files that a complete model has and this folder lacks."""
-        wanted = [self.path / "config.json", self.text_model, *map(self.part, PARTS)]
-        return [path.name for path in wanted if not path.is_file()]
+        return [path.name for path in self.files if not path.is_file()]
 
 
 def find_model(name: str) -> ModelFolder:

@@ -12,7 +12,7 @@ from pigeon_cli.core.randomness import stream_seed
 from pigeon_cli.engine.devices import choose_device
 from pigeon_cli.pipeline.session import Session
 from pigeon_cli.weights.checkpoint import sha256_of
-from pigeon_cli.weights.store import PARTS, find_model
+from pigeon_cli.weights.store import find_model
 from tests.benchmarks.rows import Alignment, DroppedTokens, EvaluationRequest, MaskKind, RequestImages
 
 COMMAND_COUNT = 4
@@ -25,8 +25,7 @@ class PigeonDrawer:
     def __init__(self, model: str) -> None:
         folder = find_model(model)
         self.session = Session(folder, choose_device("auto"))
-        files = [folder.path / "config.json", folder.text_model, *map(folder.part, PARTS)]
-        self._fingerprint = hashlib.sha256("".join([__version__, *map(sha256_of, files)]).encode()).hexdigest()
+        self._fingerprint = hashlib.sha256("".join([__version__, *map(sha256_of, folder.files)]).encode()).hexdigest()
 
     @property
     def fingerprint(self) -> str:
