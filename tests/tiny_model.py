@@ -49,10 +49,11 @@ def tiny_spec(text_size: int) -> ModelSpec:
         language=LanguageConfig(WIDTH, 64, 2, 2, 256, tie_word_embeddings=True, lora_rank=4, lora_dropout=0.0),
         diffusion=_tiny_diffusion(),
         sampling=SamplingConfig(1, 1.0, 50, 1.5, 6, 18),
-        scorer=ScorerConfig(2 * WIDTH, 16, text_size),
+        scorer=ScorerConfig(WIDTH, 16, 16, 1, 2, text_size),
         reference_slots=16,
         repack_reference=False,
         history_markers=True,
+        place_stride=8,
         default_mask="learned",
     )
 

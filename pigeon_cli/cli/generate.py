@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Sequence
@@ -12,16 +11,21 @@ from typing import TYPE_CHECKING
 
 from pigeon_cli.cli import options
 from pigeon_cli.cli.errors import reports_errors
-from pigeon_cli.cli.inputs import check_alpha, choose_sources, parse_reference_mask, read_inputs
+from pigeon_cli.cli.inputs import (
+    check_alpha,
+    check_emotion,
+    check_history_size,
+    choose_sources,
+    parse_reference_mask,
+    read_inputs,
+)
 from pigeon_cli.cli.talk import emit, print_warning, progress_display
-from pigeon_cli.core.records import GenerateRequest, OutputImage, RunReport, StageTiming
 from pigeon_cli.report.files import REPORT_NAME, image_names, prepare, write_all
-from pigeon_cli.report.json_report import report_bytes
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from pigeon_cli.pipeline.run import GenerateResult
+    from pigeon_cli.core.records import GenerateRequest, RunReport
 
 
 @reports_errors
@@ -32,6 +36,7 @@ def generate(
     ref: options.Ref = None,
     caption: options.Caption = None,
     prompt: options.Prompt = None,
+    emotion: options.Emotion = None,
     sample: options.Sample = False,
     history_size: options.HistorySize = 5,
     order: options.OrderBy = "name",
@@ -51,6 +56,7 @@ def generate(
     device: options.Device = "auto",
     out: options.Out = Path("pigeon-out"),
     force: options.Force = False,
+    no_metadata: options.NoMetadata = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     debug: options.Debug = False,
@@ -60,8 +66,11 @@ def generate(
     Example: pigeon generate --history liked/ --ref cat.png --out out/
     """
     started = time.perf_counter()
-    dial, background = parse_reference_mask(ref_mask), check_alpha(alpha)
+    from pigeon_cli.core.records import GenerateRequest
+
+    dial, background, shown = parse_reference_mask(ref_mask), check_alpha(alpha), check_emotion(emotion)
     sources = choose_sources(history or [], more or [], ref, caption, prompt, sample)
+    check_history_size(history_size, model)
     inputs = read_inputs(sources, history_size, order, recursive, null)
     for warning in inputs.warnings:
         print_warning(warning)
@@ -69,39 +78,43 @@ def generate(
     prepare(out, [*names, REPORT_NAME], force, inputs.paths)
     request = GenerateRequest(
         inputs.history, inputs.reference, inputs.prompt, count, seed, dial, history_mask, mask, model, device,
-        background, steps, guidance, temperature, top_k, max_tokens,
+        background, steps, guidance, temperature, top_k, max_tokens, shown,
     )  # fmt: skip
-    result, timings = _run(request, quiet, started)
-    for warning in result.report.warnings:
-        print_warning(warning)
-    report = replace(
-        result.report,
-        stages=(*timings, *result.report.stages),
-        warnings=(*inputs.warnings, *result.report.warnings),
-    )
-    written, document = _save(out, names, result.images, report)
+    images, report = _run(request, inputs.warnings, quiet, started)
+    written, document = _save(out, names, images, report, not no_metadata)
     emit(document if json else b"".join(os.fsencode(path) + b"\n" for path in written))
 
 
-def _run(request: GenerateRequest, quiet: bool, started: float) -> tuple[GenerateResult, tuple[StageTiming, ...]]:
-    """Runs the pipeline; its import, the slow part of a cold start, is a stage of its own."""
+def _run(
+    request: GenerateRequest, told: tuple[str, ...], quiet: bool, started: float
+) -> tuple[list[Image.Image], RunReport]:
+    """Runs the pipeline; its import, the slow part of a cold start, is a stage of its own in the report."""
     read = time.perf_counter()
+    from pigeon_cli.core.records import StageTiming
     from pigeon_cli.pipeline.run import generate as run
 
-    imported = time.perf_counter()
+    own = StageTiming("inputs", read - started), StageTiming("imports", time.perf_counter() - read)
     with progress_display(quiet) as progress:
         result = run(request, progress)
-    return result, (StageTiming("inputs", read - started), StageTiming("imports", imported - read))
+    report = result.report
+    for warning in report.warnings:
+        print_warning(warning)
+    return result.images, replace(report, stages=(*own, *report.stages), warnings=(*told, *report.warnings))
 
 
 def _save(
-    folder: Path, names: Sequence[str], images: Sequence[Image.Image], report: RunReport
+    folder: Path, names: Sequence[str], images: Sequence[Image.Image], report: RunReport, metadata: bool
 ) -> tuple[list[Path], bytes]:
     """Writes images and report; returns the images' paths by rank and the report's bytes."""
+    import hashlib
+
+    from pigeon_cli.core.records import OutputImage
+    from pigeon_cli.report.json_report import report_bytes
     from pigeon_cli.report.png import png_bytes
 
     contents = [
-        (name, png_bytes(image, report, rank)) for rank, (name, image) in enumerate(zip(names, images, strict=False), 1)
+        (name, png_bytes(image, report, rank, metadata))
+        for rank, (name, image) in enumerate(zip(names, images, strict=False), 1)
     ]
     places = {candidate.rank: index for index, candidate in enumerate(report.candidates)}
     outputs = tuple(

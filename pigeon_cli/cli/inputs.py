@@ -1,4 +1,7 @@
-"""From the options to checked inputs; usage errors first, files second, and no model anywhere."""
+"""From the options to checked inputs; usage errors first, files second, and no model anywhere.
+
+What reads images is imported where it is used: ``--help`` need not pay for Pillow.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,19 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pigeon_cli.core.errors import InputError, UsageError
-from pigeon_cli.core.records import HistoryImage, HistoryStatus, Reference
-from pigeon_cli.history.intake import Order, gather, parse_list
-from pigeon_cli.history.words import one_line, read_reference
 from pigeon_cli.report.files import prompt_stem, reference_stem
 
+if TYPE_CHECKING:
+    from pigeon_cli.core.records import HistoryImage, Reference
+    from pigeon_cli.history.intake import Order
+
 ALPHA: Final = re.compile(r"white|drop|#[0-9a-fA-F]{6}")
+STANDARD_INPUT: Final = {Path("-"): False, Path("-0"): True}
+"""What ``--history`` takes for a list on standard input, and whether its paths end with NUL."""
 LIST_BYTES: Final = 16 * 2**20
 """A longer list of paths on standard input is a mistake."""
 
@@ -60,6 +65,8 @@ def choose_sources(
     sample: bool,
 ) -> Sources:
     """Refuses contradictions with :class:`UsageError`; ``sample`` stands for the images in the package."""
+    from pigeon_cli.history.words import one_line
+
     if sample:
         if history or more or reference or prompt is not None or caption is not None:
             raise UsageError("--sample brings its own history and reference", "leave out the other inputs")
@@ -79,6 +86,8 @@ def choose_sources(
 
 def sample_sources() -> Sources:
     """The history and reference in the package; raises :class:`InputError` where they are missing."""
+    from importlib.resources import files
+
     folder = Path(str(files("pigeon_cli").joinpath("assets", "samples")))
     if not (folder / "history").is_dir() or not (folder / "reference.png").is_file():
         raise InputError(f"the samples are missing from this installation ({folder})", "install pigeon-cli again")
@@ -87,12 +96,17 @@ def sample_sources() -> Sources:
 
 def read_inputs(sources: Sources, size: int, order: Order, recursive: bool, null_separated: bool) -> Inputs:
     """Reads and checks every input file; raises :class:`InputError` and :class:`UsageError`."""
-    if null_separated and Path("-") not in sources.history:
+    from pigeon_cli.core.records import HistoryStatus
+    from pigeon_cli.history.intake import gather
+    from pigeon_cli.history.words import read_reference
+
+    if null_separated and not STANDARD_INPUT.keys() & set(sources.history):
         raise UsageError("-0 is about a list on standard input", "add --history -")
     reference = read_reference(sources.reference, sources.caption) if sources.reference else None
     paths: list[Path] = []
     for path in sources.history:
-        paths.extend(_read_list(null_separated) if path == Path("-") else [path])
+        listed = path in STANDARD_INPUT
+        paths.extend(_read_list(null_separated or STANDARD_INPUT[path]) if listed else [path])
     history = gather(paths, size, order, recursive, reference.sha256 if reference else None)
     warnings = tuple(
         f"left out of the history: {image.path} ({image.reason})"
@@ -112,7 +126,29 @@ def parse_reference_mask(text: str) -> float | None:
         share = -1.0
     if not 0 <= share <= 1:
         raise UsageError(f"--ref-mask {text!r} is neither auto nor a number from 0 to 1", "try --ref-mask 0.5")
-    return share
+    # -0.0 is 0, but would name another seed stream.
+    return abs(share)
+
+
+def check_emotion(text: str | None) -> str | None:
+    """The emotion on one line; raises :class:`UsageError` for an empty one."""
+    from pigeon_cli.history.words import one_line
+
+    if text is not None and not (text := one_line(text)):
+        raise UsageError("the emotion is empty", "name one, as in --emotion joy, or leave --emotion out")
+    return text
+
+
+def check_history_size(size: int, model: str) -> None:
+    """Raises :class:`UsageError` for more images than ``model`` was made for, and ``WeightsError`` without a model."""
+    from pigeon_cli.weights.store import find_model
+
+    spec = find_model(model).spec
+    if size > spec.history_size:
+        raise UsageError(
+            f"the model {spec.name} reads {spec.history_size} history images, and --history-size asks for {size}",
+            f"use --history-size {spec.history_size} or less",
+        )
 
 
 def check_alpha(text: str) -> str:
@@ -123,6 +159,10 @@ def check_alpha(text: str) -> str:
 
 
 def _read_list(null_separated: bool) -> list[Path]:
+    from pigeon_cli.history.intake import parse_list
+
+    if sys.stdin is None:  # closed by the caller, as in ``<&-``
+        raise InputError("there is no standard input to read a list from", "pipe the paths of liked images into it")
     data = sys.stdin.buffer.read(LIST_BYTES + 1)
     if len(data) > LIST_BYTES:
         raise InputError(f"the list on standard input is longer than {LIST_BYTES // 2**20} MiB", "give folders instead")

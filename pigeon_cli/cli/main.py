@@ -9,6 +9,7 @@ import typer
 from pigeon_cli import __version__
 from pigeon_cli.cli import align, train
 from pigeon_cli.cli.generate import generate
+from pigeon_cli.cli.inspect_mask import inspect_mask
 
 app = typer.Typer(
     name="pigeon",
@@ -36,6 +37,7 @@ def _root(
 
 # Each command is one module of this folder that imports nothing heavy at its top.
 app.command("generate")(generate)
+app.command("inspect-mask")(inspect_mask)
 app.add_typer(train.app, name="train")
 app.add_typer(align.app, name="align")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import math
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,12 +22,21 @@ def _finite(value: float | None) -> float | None:
     return value
 
 
+def complete_model(incomplete: str) -> list[str]:
+    """The bundled models and the model folders that begin with ``incomplete``, for the shell; loads no torch."""
+    from pigeon_cli.weights.store import BUNDLED
+
+    bundled = [name for name in BUNDLED if name.startswith(incomplete)]
+    return bundled + sorted(map(os.path.dirname, glob.glob(f"{glob.escape(incomplete)}*/config.json")))
+
+
 History = Annotated[
     list[Path] | None,
     typer.Option(
         "--history",
         metavar="DIR|FILE...",
-        help="Liked images: folders or files; may be repeated. '-' reads paths from standard input, one a line.",
+        help="Liked images: folders or files; may be repeated. '-' reads paths from standard input, one a line, "
+        "and '-0' reads them as find -print0 writes them.",
         rich_help_panel=INPUTS,
     ),
 ]
@@ -34,7 +45,7 @@ MoreHistory = Annotated[
     typer.Argument(metavar="FILE", help="More liked images after --history, as in --history *.png."),
 ]
 NullSeparated = Annotated[
-    bool, typer.Option("-0", "--null", help="Paths on standard input end with NUL.", rich_help_panel=INPUTS)
+    bool, typer.Option("-0", "--null", help="Paths on standard input end with NUL characters.", rich_help_panel=INPUTS)
 ]
 Ref = Annotated[
     Path | None,
@@ -45,11 +56,24 @@ Caption = Annotated[
     typer.Option(help="Words about --ref; without it NAME.txt beside the image.", rich_help_panel=INPUTS),
 ]
 Prompt = Annotated[str | None, typer.Option(help="Words instead of a reference image.", rich_help_panel=INPUTS)]
+Emotion = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WORD",
+        help="The emotion to show, such as joy. A model whose prompt has no place for it says so in the report.",
+        rich_help_panel=INPUTS,
+    ),
+]
 Sample = Annotated[
     bool, typer.Option("--sample", help="Try it with the images in the package.", rich_help_panel=INPUTS)
 ]
 HistorySize = Annotated[
-    int, typer.Option(min=1, help="The last so many usable images are the history.", rich_help_panel=INPUTS)
+    int,
+    typer.Option(
+        min=1,
+        help="The last so many usable images are the history; no more than the model was made for.",
+        rich_help_panel=INPUTS,
+    ),
 ]
 OrderBy = Annotated[
     Literal["name", "time"],
@@ -84,7 +108,10 @@ Count = Annotated[
 Seed = Annotated[
     int, typer.Option(min=0, help="The same seed gives the same images on one machine.", rich_help_panel=DRAWING)
 ]
-Model = Annotated[str, typer.Option(help="Which model draws.", rich_help_panel=DRAWING)]
+Model = Annotated[
+    str,
+    typer.Option(metavar="NAME|DIR", help="Which model draws.", autocompletion=complete_model, rich_help_panel=DRAWING),
+]
 Steps = Annotated[int | None, typer.Option(min=1, max=1000, help="Diffusion steps.", rich_help_panel=DRAWING)]
 Guidance = Annotated[
     float | None, typer.Option(min=0, callback=_finite, help="Diffusion guidance.", rich_help_panel=DRAWING)
@@ -104,6 +131,14 @@ Out = Annotated[
     Path, typer.Option("--out", metavar="DIR", help="Folder for the images and report.json.", rich_help_panel=OUTPUT)
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.", rich_help_panel=OUTPUT)]
+NoMetadata = Annotated[
+    bool,
+    typer.Option(
+        "--no-metadata",
+        help="PNG files without words, seed and settings; the mark that a model made them (IPTC) stays.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the report instead of the paths.", rich_help_panel=OUTPUT)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; warnings stay.", rich_help_panel=OUTPUT)]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=OUTPUT)]

@@ -56,8 +56,10 @@ def print_error(message: str, hint: str) -> None:
 
 
 def _say(line: str) -> None:
-    # Nobody reading stderr must not stop the work.
-    with contextlib.suppress(BrokenPipeError):
+    if sys.stderr is None:  # closed by the caller, as in ``2>&-``
+        return
+    # Nobody reading stderr, or a full disk under it, must not stop the work.
+    with contextlib.suppress(OSError):
         encoding = sys.stderr.encoding or "utf-8"
         print(line.encode(encoding, errors="backslashreplace").decode(encoding), file=sys.stderr, flush=True)
 
@@ -67,7 +69,7 @@ def progress_display(quiet: bool) -> Iterator[Progress]:
     """Bars on a terminal, one short line a stage elsewhere, nothing when quiet."""
     if quiet:
         yield lambda stage, done, total: None
-    elif sys.stderr.isatty():
+    elif sys.stderr is not None and sys.stderr.isatty():
         with _bars() as progress:
             yield progress
     else:

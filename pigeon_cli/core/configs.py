@@ -77,6 +77,9 @@ class MaskGeneratorConfig:
     """Start of the learned softmax temperature; ``None`` means a fixed 1 without parameter."""
     surrogate_tau: float | None = None
     """Width of the surrogate gradient sigmoid((score - K-th score)/tau); ``None``: straight-through softmax."""
+    level_embeddings: bool = False
+    """Whether token embeddings enter with a root mean square of 1. Those of a small model are otherwise a tenth of
+    what is added to them, positions and types, and hardly seen."""
 
 
 @dataclass(frozen=True)
@@ -134,10 +137,13 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class ScorerConfig:
-    """Small heads on pooled merger features that compare images and words (RECIPE.md point 7)."""
+    """A small transformer on the decoder's context that compares images and words (RECIPE.md point 7)."""
 
     input_width: int
+    queries: int
     width: int
+    depth: int
+    heads: int
     text_size: int
 
 
@@ -157,9 +163,10 @@ class ModelSpec:
     scorer: ScorerConfig | None = None
     reference_slots: int = 1
     """Embeddings that stand for the reference in the prompt: 1 = mean over all queries (released)."""
-    shared_positions: bool = False
-    """Whether the n-th reference slot stands at the position from which the n-th code of the answer is predicted: a
-    small model finds what stands at its own position much sooner than what stands at a distance (``mini``)."""
+    place_stride: int = 0
+    """0: tokens stand one after another (released). Else positions say the place in the picture, ``place_stride``
+    apart, so that one place of all pictures and of the reference is close together (``mini``);
+    :func:`pigeon_cli.pipeline.positions.token_positions`."""
     repack_reference: bool = True
     """Dropped reference tokens are removed and the rest re-packed (released) or hidden in place (``mini``)."""
     history_markers: bool = False

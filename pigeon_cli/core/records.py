@@ -11,6 +11,8 @@ from typing import Any, Final
 
 REPORT_VERSION: Final = 1
 """Raised when a reader of ``report.json`` would have to change; the schema file carries it in its name."""
+MASKS_VERSION: Final = 1
+"""The same for ``masks.json``."""
 
 
 class HistoryStatus(StrEnum):
@@ -71,6 +73,12 @@ class GenerateRequest:
     temperature: float | None = None
     top_k: int | None = None
     max_tokens: int | None = None
+    emotion: str | None = None
+
+    @property
+    def words(self) -> str:
+        """What is said about the wish; ``""`` where nothing is."""
+        return self.reference.words if self.reference else self.prompt or ""
 
     @property
     def used_history(self) -> tuple[HistoryImage, ...]:
@@ -194,6 +202,50 @@ class RunReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types in the order of ``report-v1.schema.json``."""
         return {"version": REPORT_VERSION, **plain(self)}
+
+
+@dataclass(frozen=True)
+class InspectedImage:
+    """One image whose tokens were looked at; name and hash are ``None`` for a reference imagined from words."""
+
+    role: str
+    """``history`` or ``reference``."""
+    name: str | None
+    """The file's name without its folder."""
+    sha256: str | None
+    mask: TokenMask
+    overlay: str = ""
+    """The picture beside ``masks.json``; the command line names it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; the number of tokens, then the mask's fields beside the image's own."""
+        own = {"role": self.role, "name": self.name, "sha256": self.sha256, "overlay": self.overlay}
+        return {**own, "tokens": len(self.mask.codes), **plain(self.mask)}
+
+
+@dataclass(frozen=True)
+class MaskReport:
+    """Everything ``masks.json`` says; nothing in it depends on when or how fast it was made."""
+
+    model: ModelRecord
+    device: DeviceRecord
+    settings: Mapping[str, Any]
+    """Those that decide a mask, by the names of :class:`GenerateRequest`."""
+    history: tuple[HistoryImage, ...]
+    reference: Reference | None
+    prompt: str | None
+    grid: int
+    """Patches on a side of an image, so that patch p lies in row ``p // grid`` and column ``p % grid``."""
+    images: tuple[InspectedImage, ...]
+    """The used history in its order, then the reference."""
+    sheet: str = ""
+    """The contact sheet beside ``masks.json``; the command line names it."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types in the order of ``masks-v1.schema.json``."""
+        return {"version": MASKS_VERSION, **plain(self), "images": [image.to_dict() for image in self.images]}
 
 
 def plain(value: Any) -> Any:

@@ -81,6 +81,8 @@ class MaskGenerator(nn.Module):
 
         ``positions``, ``types`` and ``images`` are int64 [B, L].
         """
+        if self.config.level_embeddings:
+            embeddings = functional.normalize(embeddings, dim=-1) * embeddings.shape[-1] ** 0.5
         summed = embeddings + self.position_embedding(positions) + self.type_embedding(types)
         if self.config.image_slots > 0 and images is not None:
             summed = summed + self.image_embedding(images.clamp(max=self.config.image_slots - 1))

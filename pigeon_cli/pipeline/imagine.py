@@ -17,6 +17,7 @@ from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.mask_generator import REFERENCE, MaskGenerator, decide
 from pigeon_cli.models.quantizer import Quantizer
 from pigeon_cli.pipeline.mask import TokenLayout, choose_mask, lay_out, reference_part
+from pigeon_cli.pipeline.positions import position_step, token_positions
 from pigeon_cli.pipeline.prompt import (
     REFERENCE_SLOT,
     MergedPrompt,
@@ -27,7 +28,6 @@ from pigeon_cli.pipeline.prompt import (
     pad_prompts,
     prompt_template,
     render,
-    token_positions,
 )
 from pigeon_cli.pipeline.sampling import Drawn, Model, Prefix, allowed_ids, prefill, sample_codes, select_rows
 from pigeon_cli.pipeline.tokenize import ImageTokens
@@ -124,9 +124,10 @@ def word_prompt(
     history: Sequence[ImageTokens],
     words: str,
     with_reference: bool,
+    emotion: str = "",
 ) -> MergedPrompt:
     """The model's wording with everything in its place; without a reference it has no slots."""
-    rendered = render(prompt_template(spec.name), {"history": [{}] * len(history), "words": words})
+    rendered = render(prompt_template(spec.name), {"history": [{}] * len(history), "words": words, "emotion": emotion})
     return merge_prompt(
         encode_prompt_text(text, rendered, spec.vocabulary),
         [tokens.ids(spec.vocabulary) for tokens in history],
@@ -140,29 +141,24 @@ def imagine(
     model: Model,
     spec: ModelSpec,
     asked: MergedPrompt,
-    free: MergedPrompt,
     masks: DialMasks,
     slots: Tensor,
     rows: Sequence[int],
     streams: Sequence[torch.Generator],
     sampling: SamplingConfig,
 ) -> list[Drawn]:
-    """Draw codes once per entry of ``rows`` (dial positions); ``free`` is the prompt without words and slots.
+    """Draw codes once per entry of ``rows`` (dial positions).
 
-    What both prompts begin with, the history, is read once; all dial positions continue from there as one batch
-    (DESIGN.md, "The shape of a fast run").
+    The prompt up to the slots is read once; all dial positions continue from there as one batch (DESIGN.md, "The shape
+    of a fast run"). The unconditional context of guidance is the image start alone: were the history part of it,
+    guidance would push away from the history's look while it pushes towards the reference.
     """
-    history = masks.layout.types[0] != REFERENCE
-    keep = masks.keep[:1, history]
-    asked_ids, free_ids = (_hidden_ids(prompt, keep, spec) for prompt in (asked, free))
-    shared = _common_start(asked_ids, free_ids)
+    ids = _hidden_ids(asked, masks.keep[:1, masks.layout.types[0] != REFERENCE], spec)
     slot = asked.ids.index(REFERENCE_SLOT)
-    start = _read(model, spec, asked_ids[:, :shared], None)
-    unconditional = _read(model, spec, free_ids[:, shared:], start)
-    prefix = _read(model, spec, asked_ids[:, shared:slot], start) if slot > shared else start
-    tail = asked_ids[:, slot:].expand(len(slots), -1)
+    prefix = _read(model, spec, ids, slice(0, slot), None)
     fanned = select_rows(prefix, torch.zeros(len(slots), dtype=torch.int64))
-    return _sample(model, spec, _read(model, spec, tail, fanned, slots), unconditional, rows, streams, sampling)
+    branches = _read(model, spec, ids.expand(len(slots), -1), slice(slot, None), fanned, slots)
+    return _sample(model, spec, branches, _nothing(model, spec, ids), rows, streams, sampling)
 
 
 def imagine_reference(
@@ -174,8 +170,8 @@ def imagine_reference(
     """
     device = model.get_input_embeddings().weight.device
     ids = torch.tensor([asked.ids], device=device)
-    start = _read(model, spec, ids[:, -1:], None)
-    drawn = _sample(model, spec, _read(model, spec, ids, None), start, [0], [stream], sampling)
+    prefix = _read(model, spec, ids, slice(None), None)
+    drawn = _sample(model, spec, prefix, _nothing(model, spec, ids), [0], [stream], sampling)
     return tuple(spec.vocabulary.to_code(token) for token in drawn[0].token_ids[: spec.tokenizer.patches])
 
 
@@ -215,19 +211,22 @@ def _sample(
     )
 
 
-def _read(model: Model, spec: ModelSpec, ids: Tensor, prefix: Prefix | None, slots: Tensor | None = None) -> Prefix:
-    attention = torch.ones_like(ids)
-    positions = token_positions(ids, attention, spec.shared_positions)
-    return prefill(model, embed_prompt(model.get_input_embeddings(), ids, slots), attention, prefix, positions)
+def _read(
+    model: Model, spec: ModelSpec, ids: Tensor, part: slice, prefix: Prefix | None, slots: Tensor | None = None
+) -> Prefix:
+    """Read the columns ``part`` of whole prompts ``ids`` [B, L]; ``prefix`` holds those before it."""
+    positions = token_positions(ids, torch.ones_like(ids), spec)[:, part]
+    ids = ids[:, part]
+    embedded = embed_prompt(model.get_input_embeddings(), ids, slots)
+    return prefill(model, embedded, torch.ones_like(ids), prefix, positions, position_step(spec))
+
+
+def _nothing(model: Model, spec: ModelSpec, ids: Tensor) -> Prefix:
+    """The unconditional context: the image start that ends the prompts ``ids`` [B, L]."""
+    return _read(model, spec, ids[:1, -1:], slice(None), None)
 
 
 def _hidden_ids(prompt: MergedPrompt, keep: Tensor, spec: ModelSpec) -> Tensor:
     """Ids [1, L] on the mask's device with the dropped history taken out."""
     batch = pad_prompts([prompt], spec.vocabulary)
     return hide_dropped(replace(batch, ids=batch.ids.to(keep.device)), keep)
-
-
-def _common_start(first: Tensor, second: Tensor) -> int:
-    """Number of leading columns in which two [1, L] rows agree."""
-    length = min(first.shape[1], second.shape[1])
-    return int((first[0, :length] == second[0, :length]).long().cumprod(0).sum())

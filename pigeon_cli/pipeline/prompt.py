@@ -171,17 +171,6 @@ def hide_dropped(batch: PromptBatch, keep: Tensor) -> Tensor:
     return batch.ids.masked_fill(spread_keep(batch, keep) == 0, DROPPED)
 
 
-def token_positions(ids: Tensor, attention: Tensor, shared: bool) -> Tensor:
-    """Positions int64 [B, L] of prompt ids [B, L] from 0; with ``shared`` as ``ModelSpec.shared_positions`` says."""
-    if not shared:
-        return (attention.cumsum(1) - 1).clamp(min=0)
-    slots = ids == REFERENCE_SLOT
-    before = (attention.bool() & ~slots).long().cumsum(1)
-    counted = slots.long().cumsum(1)
-    in_block = counted - counted.masked_fill(slots, 0).cummax(1).values - 1
-    return torch.where(slots, before + in_block, (before - 1).clamp(min=0))
-
-
 def embed_prompt(embedding: nn.Module, ids: Tensor, reference: Tensor | None, keep: Tensor | None = None) -> Tensor:
     """Input embeddings [B, L, D] of prompt ids [B, L].
 

@@ -32,6 +32,8 @@ class Prefix:
     """[B, V]."""
     next_position: Tensor
     """int64 [B]: where the next token stands."""
+    step: int = 1
+    """Distance between the positions of a token and the next."""
 
     @property
     def rows(self) -> int:
@@ -63,17 +65,20 @@ def prefill(
     attention: Tensor,
     prefix: Prefix | None = None,
     positions: Tensor | None = None,
+    step: int = 1,
 ) -> Prefix:
     """Read ``embeddings`` [B, L, D] with ``attention`` [B, L] (padding on the left), after ``prefix`` if given.
 
-    ``positions`` int64 [B, L] count from where ``prefix`` ends; by default every attended column takes the next one.
+    ``positions`` int64 [B, L] are those in the whole context; by default every attended column takes the next one.
+    A token drawn later stands ``step`` after the one before.
     ``prefix`` is left as it is; it needs as many rows as ``embeddings`` (:func:`select_rows` repeats them).
     """
     cache = DynamicCache() if prefix is None else _copy(prefix.cache, None)
     seen = attention if prefix is None else torch.cat([prefix.attention, attention], dim=1)
-    places = (attention.cumsum(1) - 1).clamp(min=0) if positions is None else positions
-    if prefix is not None:
-        places = places + prefix.next_position.unsqueeze(1)
+    places = positions
+    if places is None:
+        places = (attention.cumsum(1) - 1).clamp(min=0)
+        places = places if prefix is None else places + prefix.next_position.unsqueeze(1)
     output = model(
         inputs_embeds=embeddings,
         attention_mask=seen,
@@ -82,13 +87,14 @@ def prefill(
         use_cache=True,
         logits_to_keep=1,
     )
-    return Prefix(cache, seen, output.logits[:, -1].float(), places[:, -1] + 1)
+    return Prefix(cache, seen, output.logits[:, -1].float(), places[:, -1] + step, step)
 
 
 def select_rows(prefix: Prefix, rows: Tensor) -> Prefix:
     """A copy with rows chosen, repeated or reordered by ``rows`` (int64)."""
     rows = rows.to(prefix.attention.device)
-    return Prefix(_copy(prefix.cache, rows), prefix.attention[rows], prefix.logits[rows], prefix.next_position[rows])
+    attention, logits, places = (each[rows] for each in (prefix.attention, prefix.logits, prefix.next_position))
+    return Prefix(_copy(prefix.cache, rows), attention, logits, places, prefix.step)
 
 
 def join_prefixes(first: Prefix, second: Prefix) -> Prefix:
@@ -102,7 +108,7 @@ def join_prefixes(first: Prefix, second: Prefix) -> Prefix:
     for mask, part in zip(masks, (first, second), strict=True):
         mask[:, length - part.attention.shape[1] :] = part.attention
     places = torch.cat([first.next_position, second.next_position])
-    return Prefix(cache, torch.cat(masks), torch.cat([first.logits, second.logits]), places)
+    return Prefix(cache, torch.cat(masks), torch.cat([first.logits, second.logits]), places, first.step)
 
 
 @torch.no_grad()
@@ -186,7 +192,8 @@ class _Run:
             use_cache=True,
             logits_to_keep=1,
         )
-        self.state = Prefix(state.cache, attention, output.logits[:, -1].float(), state.next_position + 1)
+        places = state.next_position + state.step
+        self.state = Prefix(state.cache, attention, output.logits[:, -1].float(), places, state.step)
         self.step += 1
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pigeon_cli.core.records import ScoreParts
-from pigeon_cli.models.scorer import Scorer, pool_context
+from pigeon_cli.models.scorer import Scorer
 
 HISTORY_SHARE = 0.5
 """The rest is shared by the reference and the words, whichever were given (DESIGN.md section 2, "Selection")."""
@@ -37,8 +37,8 @@ def wanted_of(
     """Vectors of decoder contexts [images, Q, C] of the history and [1, Q, C] of the reference, and of the words."""
     ids = torch.tensor([text.encode(words)], dtype=torch.int64, device=history_context.device)
     return Wanted(
-        styles=scorer.style(pool_context(history_context)),
-        reference=None if reference_context is None else scorer.meaning(pool_context(reference_context))[0],
+        styles=scorer(history_context)[1],
+        reference=None if reference_context is None else scorer(reference_context)[0][0],
         words=scorer.words(ids, torch.ones_like(ids, dtype=torch.bool))[0] if ids.numel() else None,
     )
 
@@ -48,8 +48,7 @@ def rate(scorer: Scorer, context: Tensor, wanted: Wanted) -> list[tuple[float, S
 
     The parts are cosines; the total adds them up in units of their deviations over train requests.
     """
-    features = pool_context(context)
-    style, meaning = scorer.style(features), scorer.meaning(features)
+    meaning, style = scorer(context)
     history = (style @ wanted.styles.T).mean(1)
     reference, words = (None if each is None else meaning @ each for each in (wanted.reference, wanted.words))
     standard = [

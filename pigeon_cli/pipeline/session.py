@@ -48,6 +48,7 @@ from pigeon_cli.pipeline.score import Wanted, rate, wanted_of
 from pigeon_cli.pipeline.settings import SPARE_DRAWINGS, Choices, Settings, resolve
 from pigeon_cli.pipeline.stages import Progress, Stages
 from pigeon_cli.pipeline.tokenize import ImageTokens, as_drawn, drawn_tokens, tokenize
+from pigeon_cli.pipeline.words import known_words, word_warnings
 from pigeon_cli.weights.store import ModelFolder
 
 COMPUTE_DTYPE = torch.float32
@@ -79,6 +80,17 @@ class Outcome:
     def images(self) -> list[Image.Image]:
         """The chosen images, best first."""
         return [drawing.image for drawing in self.drawn if drawing.candidate.chosen]
+
+
+@dataclass(frozen=True)
+class MaskOutcome:
+    """What a call of :meth:`Session.masks` decided."""
+
+    history_tokens: tuple[TokenMask, ...]
+    """One per history image; the same at every dial position."""
+    reference_tokens: tuple[TokenMask, ...]
+    """One per dial position of the settings."""
+    settings: Settings
 
 
 @dataclass(frozen=True)
@@ -124,7 +136,9 @@ class Session:
         settings, stages = resolve(self.spec, choices), Stages(self.parts, progress)
         with self._computing():
             inputs = self._read(history, reference, words, settings, stages)
-            masks, slots = self._mask(inputs, settings, stages)
+            with stages("mask", len(settings.dials)):
+                masks = self._mask(inputs, settings)
+                slots = self._slots(masks, settings)
             codes = self._imagine(inputs, masks, slots, settings, stages)
             candidates = self._record(inputs, masks, codes, settings)
             wanted, candidates = self._prescore(inputs, candidates, stages)
@@ -140,8 +154,24 @@ class Session:
             history_tokens=self._history_masks(inputs, masks),
             settings=settings,
             stages=stages.timings(),
-            warnings=warnings_of(candidates, settings.count),
+            warnings=(*self._word_warnings(words, settings), *warnings_of(candidates, settings.count)),
         )
+
+    def masks(
+        self,
+        history: Sequence[Image.Image],
+        reference: Image.Image | None,
+        words: str = "",
+        progress: Progress | None = None,
+        **choices: Unpack[Choices],
+    ) -> MaskOutcome:
+        """Which tokens :meth:`personalize` would keep and drop, told the same; nothing is drawn."""
+        settings, stages = resolve(self.spec, choices), Stages(self.parts, progress)
+        with self._computing():
+            inputs = self._read(history, reference, words, settings, stages)
+            with stages("mask", len(settings.dials)):
+                masks = self._mask(inputs, settings)
+        return MaskOutcome(self._history_masks(inputs, masks), self._reference_masks(inputs, masks, settings), settings)
 
     def mask_report(
         self,
@@ -150,11 +180,8 @@ class Session:
         words: str = "",
         **choices: Unpack[Choices],
     ) -> tuple[TokenMask, ...]:
-        """Which tokens of every history image would be kept and dropped; nothing is drawn."""
-        settings, stages = resolve(self.spec, choices), Stages(self.parts, None)
-        with self._computing():
-            inputs = self._read(history, reference, words, settings, stages)
-            return self._history_masks(inputs, self._mask(inputs, settings, stages)[0])
+        """The history's part of :meth:`masks`."""
+        return self.masks(history, reference, words, **choices).history_tokens
 
     def reconstruct(self, image: Image.Image, **choices: Unpack[Choices]) -> Image.Image:
         """The image through codes and back: what the image generator makes of a perfect answer."""
@@ -184,16 +211,18 @@ class Session:
         with stages("read the images", len(given)), self.parts.use(TOKENIZER) as tokenizer:
             tokens = tokenize(tokenizer, given)
         if reference is not None:
-            return self._checked(_Inputs(tokens[:-1], tokens[-1], words, True), settings)
+            self._check_length(tokens[:-1], words, settings)
+            return _Inputs(tokens[:-1], tokens[-1], words, True)
+        self._check_length(tokens, words, settings)
         prompt = word_prompt(self.text, self.spec, [], words, with_reference=False)
         with stages("imagine a reference", 1), self.parts.use(BASE) as model, self.parts.use(TOKENIZER) as tokenizer:
             stream = _stream(settings.seed, "reference")
             imagined = drawn_tokens(tokenizer, imagine_reference(model, self.spec, prompt, stream, settings.sampling))
             tokens = [as_drawn(tokenizer, each) for each in tokens]
-        return self._checked(_Inputs(tokens, imagined, words, False), settings)
+        return _Inputs(tokens, imagined, words, False)
 
-    def _checked(self, inputs: _Inputs, settings: Settings) -> _Inputs:
-        prompt = word_prompt(self.text, self.spec, inputs.history, inputs.words, with_reference=True)
+    def _check_length(self, history: Sequence[ImageTokens], words: str, settings: Settings) -> None:
+        prompt = word_prompt(self.text, self.spec, history, words, with_reference=True, emotion=settings.emotion)
         most = self.spec.language.max_positions
         if len(prompt.ids) + settings.sampling.maximum_tokens > most:
             raise UsageError(
@@ -201,42 +230,41 @@ class Session:
                 f"the {most} that the model {self.spec.name} can read",
                 "give fewer words or history images, or a smaller --max-tokens",
             )
-        return inputs
 
-    def _mask(self, inputs: _Inputs, settings: Settings, stages: Stages) -> tuple[DialMasks, Tensor]:
-        parts = self.parts
-        with stages("mask", len(settings.dials)):
-            with parts.use(MASK_GENERATOR) as generator, parts.use(self._language(settings)) as model:
-                masks = decide_masks(
-                    settings.mask,
-                    inputs.history,
-                    inputs.reference,
-                    settings.dials,
-                    self.spec,
-                    history_alpha=settings.history_mask,
-                    seed=settings.seed,
-                    generator=generator,
-                    embedding=model.get_input_embeddings(),
-                )
-            own = ADAPTER if settings.aligned else BASE_ADAPTER
-            with parts.use(TOKENIZER) as tokenizer, parts.use(DECODER) as decoder, parts.use(own) as adapter:
-                return masks, reference_slots(masks, self.spec, tokenizer.quantizer, decoder, adapter)
+    def _mask(self, inputs: _Inputs, settings: Settings) -> DialMasks:
+        with self.parts.use(MASK_GENERATOR) as generator, self.parts.use(self._language(settings)) as model:
+            return decide_masks(
+                settings.mask,
+                inputs.history,
+                inputs.reference,
+                settings.dials,
+                self.spec,
+                history_alpha=settings.history_mask,
+                seed=settings.seed,
+                generator=generator,
+                embedding=model.get_input_embeddings(),
+            )
+
+    def _slots(self, masks: DialMasks, settings: Settings) -> Tensor:
+        parts, own = self.parts, ADAPTER if settings.aligned else BASE_ADAPTER
+        with parts.use(TOKENIZER) as tokenizer, parts.use(DECODER) as decoder, parts.use(own) as adapter:
+            return reference_slots(masks, self.spec, tokenizer.quantizer, decoder, adapter)
 
     def _imagine(
         self, inputs: _Inputs, masks: DialMasks, slots: Tensor, settings: Settings, stages: Stages
     ) -> list[tuple[int, ...]]:
-        asked = word_prompt(self.text, self.spec, inputs.history, inputs.words, with_reference=True)
-        free = word_prompt(self.text, self.spec, inputs.history, "", with_reference=False)
+        words, emotion = inputs.words, settings.emotion
+        asked = word_prompt(self.text, self.spec, inputs.history, words, with_reference=True, emotion=emotion)
         streams = [_stream(settings.seed, "imagine", settings.dials[dial], sample) for dial, sample in settings.tries]
         rows = [dial for dial, _ in settings.tries]
         with stages("imagine", len(rows)), self.parts.use(self._language(settings)) as model:
-            drawn = imagine(model, self.spec, asked, free, masks, slots, rows, streams, settings.sampling)
+            drawn = imagine(model, self.spec, asked, masks, slots, rows, streams, settings.sampling)
         return [tuple(self.spec.vocabulary.to_code(token) for token in each.token_ids) for each in drawn]
 
     def _record(
         self, inputs: _Inputs, masks: DialMasks, codes: Sequence[tuple[int, ...]], settings: Settings
     ) -> list[Candidate]:
-        seen = [masks.image_mask(inputs.reference, 0, dial) for dial in range(len(settings.dials))]
+        seen = self._reference_masks(inputs, masks, settings)
         return drop_repeats(
             [
                 Candidate(
@@ -288,6 +316,13 @@ class Session:
 
     def _history_masks(self, inputs: _Inputs, masks: DialMasks) -> tuple[TokenMask, ...]:
         return tuple(masks.image_mask(tokens, image) for image, tokens in enumerate(inputs.history, start=1))
+
+    def _reference_masks(self, inputs: _Inputs, masks: DialMasks, settings: Settings) -> tuple[TokenMask, ...]:
+        return tuple(masks.image_mask(inputs.reference, 0, dial) for dial in range(len(settings.dials)))
+
+    def _word_warnings(self, words: str, settings: Settings) -> tuple[str, ...]:
+        known = known_words(self.folder.path)
+        return word_warnings(self.spec.name, self.text, known, words, settings.emotion)
 
     def _language(self, settings: Settings) -> Part[LlamaForCausalLM]:
         return ALIGNED if settings.aligned else BASE

@@ -26,6 +26,8 @@ class Choices(TypedDict, total=False):
     """Per dial position; by default as many as ``count`` needs, and at given positions some to spare."""
     count: int
     seed: int
+    emotion: str | None
+    """What the drawing should express, where the model's wording has a place for it."""
     mask: str | None
     history_mask: float | None
     aligned: bool
@@ -45,6 +47,7 @@ class Settings:
     samples: int
     count: int
     seed: int
+    emotion: str
     mask: str
     history_mask: float
     aligned: bool
@@ -69,6 +72,7 @@ def resolve(spec: ModelSpec, choices: Choices) -> Settings:
         samples=ceil(needed / len(positions)) if samples is None else samples,
         count=count,
         seed=choices.get("seed", 0),
+        emotion=choices.get("emotion") or "",
         mask=choices.get("mask") or spec.default_mask,
         history_mask=_or(choices.get("history_mask"), spec.history_mask),
         aligned=choices.get("aligned", True),
@@ -86,6 +90,7 @@ def choices_of(request: GenerateRequest) -> Choices:
         dials=None if request.reference_mask is None else (request.reference_mask,),
         count=request.count,
         seed=request.seed,
+        emotion=request.emotion,
         mask=request.mask,
         history_mask=request.history_mask,
         steps=request.steps,

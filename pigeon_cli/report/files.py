@@ -55,7 +55,8 @@ def prepare(folder: Path, names: Sequence[str], force: bool, inputs: Iterable[Pa
 def write_all(folder: Path, contents: Sequence[tuple[str, bytes]]) -> list[Path]:
     """Makes ``folder``, writes every file beside its target, then renames them in order; raises :class:`OutputError`.
 
-    A failure or an interruption before the renames leaves none of the files and no temporary one.
+    A failure or an interruption before the renames leaves none of the files and no temporary one. The last file is
+    the one that speaks of the others: an old one is taken away before any of them is replaced.
     """
     staged: list[tuple[Path, Path]] = []
     target = folder
@@ -65,6 +66,8 @@ def write_all(folder: Path, contents: Sequence[tuple[str, bytes]]) -> list[Path]
             target = folder / name
             staged.append((_temporary(target), target))
             _write(staged[-1][0], data)
+        for _, target in staged[-1:]:
+            target.unlink(missing_ok=True)
         for temporary, target in staged:
             os.replace(temporary, target)
     except OSError as error:
@@ -81,8 +84,10 @@ def _probe(folder: Path) -> None:
         os.lstat(folder)
     nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     probe = _temporary(nearest / REPORT_NAME)
-    probe.write_bytes(b"")
-    probe.unlink()
+    try:
+        probe.write_bytes(b"")
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""``report.json``: deterministic text of a :class:`RunReport`, and the schema that describes it."""
+"""``report.json`` and ``masks.json``: deterministic text of their records, and the schemas that describe them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import re
 from importlib.resources import files
 from typing import Any, Final
 
-from pigeon_cli.core.records import REPORT_VERSION, RunReport
+from pigeon_cli.core.records import MASKS_VERSION, REPORT_VERSION, MaskReport, RunReport
 
 SCHEMA_NAME: Final = f"report-v{REPORT_VERSION}.schema.json"
+MASKS_SCHEMA_NAME: Final = f"masks-v{MASKS_VERSION}.schema.json"
 SIGNIFICANT_DIGITS: Final = 7
 """What a 32-bit float carries; more would be the noise of its widening."""
 
 _NUMBER_LIST: Final = re.compile(r"\[\n[-+.\deE,\s]+\]")
 
 
-def report_bytes(report: RunReport) -> bytes:
+def report_bytes(report: RunReport | MaskReport) -> bytes:
     """UTF-8 JSON in the schema's order, lists of numbers on one line, a line end at the end.
 
     NaN and infinities become ``null``; undecodable bytes of a file name become ``\\udcXX`` escapes.
@@ -28,9 +29,9 @@ def report_bytes(report: RunReport) -> bytes:
     return (text + "\n").encode("utf-8", errors="backslashreplace")
 
 
-def read_schema() -> dict[str, Any]:
-    """The JSON schema of this version's reports, from the package."""
-    schema: dict[str, Any] = json.loads(files("pigeon_cli.report").joinpath(SCHEMA_NAME).read_text("utf-8"))
+def read_schema(name: str = SCHEMA_NAME) -> dict[str, Any]:
+    """The JSON schema of this version's ``report.json``, or another one of the package."""
+    schema: dict[str, Any] = json.loads(files("pigeon_cli.report").joinpath(name).read_text("utf-8"))
     return schema
 
 

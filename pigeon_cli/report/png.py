@@ -1,6 +1,6 @@
 """PNG bytes that say how they were made: text chunks that other tools read, and the IPTC mark of a made image.
 
-The keys are those of DESIGN.md section 6; none of them carries a path.
+The keys are those of DESIGN.md section 6; none of them carries a path, that of a model folder included.
 """
 
 from __future__ import annotations
@@ -25,12 +25,16 @@ XMP: Final = (
 )
 
 
-def png_bytes(image: Image.Image, report: RunReport, rank: int) -> bytes:
-    """``image`` as PNG with the metadata of the candidate of ``rank``; the same input gives the same bytes."""
-    candidate = next((entry for entry in report.candidates if entry.rank == rank), None)
+def png_bytes(image: Image.Image, report: RunReport, rank: int, metadata: bool = True) -> bytes:
+    """``image`` as PNG with the metadata of the candidate of ``rank``; the same input gives the same bytes.
+
+    Without ``metadata`` nothing is told but that a model made the image.
+    """
     info = PngInfo()
-    info.add_text("parameters", _printable(parameters(image, report)))
-    info.add_text("pigeon", json.dumps(settings(report, candidate), ensure_ascii=True))
+    if metadata:
+        candidate = next((entry for entry in report.candidates if entry.rank == rank), None)
+        info.add_text("parameters", _printable(parameters(image, report)))
+        info.add_text("pigeon", json.dumps(settings(report, candidate), ensure_ascii=True))
     info.add_itxt("XML:com.adobe.xmp", XMP)
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", pnginfo=info)
@@ -58,7 +62,7 @@ def settings(report: RunReport, candidate: Candidate | None) -> dict[str, Any]:
     record = {
         "version": __version__,
         "model": report.model,
-        "settings": report.settings,
+        "settings": {name: value for name, value in report.settings.items() if name != "model"},
         "history": [image.sha256 for image in report.history if image.status == "used"],
         "reference": {"sha256": reference.sha256, "words": reference.words} if reference else None,
         "prompt": report.prompt,

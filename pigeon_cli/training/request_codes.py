@@ -24,11 +24,11 @@ class RequestSampler:
     """Draws stage-1 requests from the code cache: two to five liked images, two users in five with strangers among
     them."""
 
-    def __init__(self, sequences: SequenceSampler, planted_share: float = 0.4) -> None:
-        self.sequences, self.planted_share = sequences, planted_share
+    def __init__(self, sequences: SequenceSampler) -> None:
+        self.sequences = sequences
 
-    def draw(self, rng: random.Random) -> CodedRequest:
-        """One request of train cells and trained looks."""
+    def draw(self, rng: random.Random, planted_share: float = 0.4) -> CodedRequest:
+        """One request of train cells and trained looks; ``planted_share`` of them have strangers in the history."""
         sequences = self.sequences
         while True:
             look = rng.choice(sequences.looks)
@@ -42,7 +42,7 @@ class RequestSampler:
                 break
         history = [codes_of(look.codes[place]) for place in places[:-1]]
         planted: list[int] = []
-        if rng.random() < self.planted_share:
+        if rng.random() < planted_share:
             planted = sorted(rng.sample(range(count), 2 if count >= 4 and rng.random() < 0.5 else 1))
         for position in planted:
             history[position] = self._stranger(look, rng)

@@ -14,7 +14,7 @@ from pigeon_cli.core.randomness import stream_seed
 from pigeon_cli.engine.devices import DeviceChoice
 from pigeon_cli.engine.residency import DECODER, TOKENIZER, UNET, VAE, Parts
 from pigeon_cli.pipeline.decode import condition, draw_latents, to_images
-from pigeon_cli.pipeline.prompt import token_positions
+from pigeon_cli.pipeline.positions import position_step, token_positions
 from pigeon_cli.pipeline.sampling import Model, allowed_ids, prefill, sample_codes
 from pigeon_cli.report.sheet import make_sheet
 from pigeon_cli.training.batches import IconBatches
@@ -75,7 +75,7 @@ def imagine_codes(
     spec = folder.spec
     drawn = sample_codes(
         model,
-        prefill(model, embedded, attention, positions=token_positions(ids, attention, spec.shared_positions)),
+        prefill(model, embedded, attention, positions=token_positions(ids, attention, spec), step=position_step(spec)),
         range(len(embedded)),
         replace(spec.sampling, guidance=1.0, beams=1),
         allowed=allowed_ids(spec.vocabulary),

@@ -23,8 +23,8 @@ from pigeon_cli.training.code_cache import EncodedLook
 from pigeon_cli.training.data.dataset import IconDataset, IconRecord
 from pigeon_cli.training.data.looks import PLAIN
 
-SELF_SHARE = 0.25
-"""Share of references that are the picture itself: copying from the slots is learned late without it."""
+COPY_SHARE = 0.4
+"""Share of easy references that are the picture itself; the others are the same drawing without its look."""
 
 FREE_WEIGHT = 0.4
 """Weight of the codes of a picture that nothing asks for: they teach the look and little else."""
@@ -94,14 +94,15 @@ class SequenceSampler:
                     record = dataset.records[number]
                     self.by_meaning.setdefault(record.meaning, []).append(record)
 
-    def batch(self, rng: random.Random, count: int, pictures: int = 3) -> SequenceBatch:
+    def batch(self, rng: random.Random, count: int, easy: float = 0.0, pictures: int = 3) -> SequenceBatch:
         """``count`` sequences of ``pictures`` pictures each, or about as many tokens in longer or shorter sequences.
 
-        Generation reads longer prompts than ``pictures`` make, and positions that were never trained cost it a fifth of
-        a nat; but long sequences cost time, so they are a quarter of the batches. What stands before the n-th picture
-        is the same in all sequences, so that hardly anything is padding.
+        ``easy`` is the share of references that are not of another family, see :meth:`_easy_reference`. Generation
+        reads longer prompts than ``pictures`` make, and positions that were never trained cost it a fifth of a nat;
+        but long sequences cost time, so they are a quarter of the batches. What stands before the n-th picture is the
+        same in all sequences, so that hardly anything is padding.
         """
-        length = rng.choice([pictures - 1, pictures, pictures, pictures + 2])
+        length = rng.choice([pictures - 1, pictures, pictures, 2 * pictures])
         count = max(1, round(count * pictures / length))
         asks = [self._draw_ask(rng, first=index == 0) for index in range(length)]
         rows: list[_Row] = []
@@ -111,7 +112,7 @@ class SequenceSampler:
             look = rng.choice(self.looks)
             places = iter(rng.sample(range(len(look.records)), len(look.records)))
             for ask in asks:
-                while not self._add_picture(row, references, look, next(places), ask, rng):
+                while not self._add_picture(row, references, look, next(places), ask, easy, rng):
                     pass
             rows.append(row)
         return self._stack(rows, references)
@@ -129,12 +130,14 @@ class SequenceSampler:
         look: EncodedLook,
         place: int,
         ask: _Ask,
+        easy: float,
         rng: random.Random,
     ) -> bool:
         """Add a picture and what asks for it; false where it has no reference although one is asked for."""
         record, codes = self.dataset.records[look.records[place]], look.codes[place]
         if ask.reference:
-            reference = codes if rng.random() < SELF_SHARE else self.reference(record, rng)
+            is_easy = rng.random() < easy
+            reference = self._easy_reference(record, codes, rng) if is_easy else self.reference(record, rng)
             if reference is None:
                 return False
             references.append(reference)
@@ -147,6 +150,16 @@ class SequenceSampler:
         weight = 1.0 if ask.words or ask.reference else FREE_WEIGHT
         row.add([*vocabulary_ids(vocabulary, codes[codes >= 0].tolist()), vocabulary.image_end], weight)
         return True
+
+    def _easy_reference(
+        self, record: IconRecord, codes: NDArray[np.int16], rng: random.Random
+    ) -> NDArray[np.int16] | None:
+        """The picture itself, or the same drawing without its look.
+
+        Steps between which a model finds the way: to copy from the slots, then to carry a look over to a drawing, then
+        to draw what another family of sets draws otherwise. The last alone is found late.
+        """
+        return codes if rng.random() < COPY_SHARE else self.plain.get(record.id)
 
     def requests(self, requests: Sequence[CodedRequest]) -> SequenceBatch:
         """Requests in the form that generation reads; only the targets are predicted."""

@@ -125,7 +125,7 @@ def build_task(
     if name == "decoder":
         from pigeon_cli.training.tasks.decoder import DecoderTask
 
-        return DecoderTask(folder, batches, tokenizer, settings.batch)
+        return DecoderTask(folder, batches, tokenizer, settings.batch, settings.steps)
     sampler = SequenceSampler(
         folder.spec, batches.dataset, load_code_cache(options.runs / "codes"), text_processor(folder)
     )
@@ -139,7 +139,7 @@ def build_task(
     if name == "language":
         from pigeon_cli.training.tasks.language import LanguageTask
 
-        return LanguageTask(folder, tokenizer, sampler, coded, sheet, settings.batch)
+        return LanguageTask(folder, tokenizer, sampler, coded, sheet, settings.batch, settings.steps)
     from pigeon_cli.training.tasks.reconstruct import ReconstructTask
 
     planted = encode_requests(

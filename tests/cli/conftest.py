@@ -25,6 +25,8 @@ from pigeon_cli.core.records import (
     WeightsFile,
 )
 
+HISTORY_LIMIT = 12
+
 
 @dataclass
 class FakePipeline:
@@ -42,7 +44,7 @@ class FakePipeline:
         progress("draw", 1, request.count)
         candidates = tuple(candidate(rank) for rank in (None, *range(1, request.count + 1)))
         report = RunReport(
-            model=ModelRecord(request.model, (WeightsFile("unet.safetensors", "0" * 64),)),
+            model=ModelRecord("mini", (WeightsFile("unet.safetensors", "0" * 64),)),
             device=DeviceRecord("cpu", "the only one", "bfloat16", 2),
             settings={**request.settings(), "steps": 8, "guidance": 3.0},
             history=request.history,
@@ -65,12 +67,18 @@ def candidate(rank: int | None) -> Candidate:
     )
 
 
+def find_fake_model(name: str) -> SimpleNamespace:
+    """Stands for any model folder: what the command asks of it before it runs the pipeline."""
+    return SimpleNamespace(spec=SimpleNamespace(name="mini", history_size=HISTORY_LIMIT))
+
+
 @pytest.fixture
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
     fake = FakePipeline()
     module = ModuleType("pigeon_cli.pipeline.run")
     module.generate = fake.generate  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr("pigeon_cli.weights.store.find_model", find_fake_model)
     return fake
 
 

@@ -81,12 +81,56 @@ def test_nothing_is_left_when_writing_fails(
     assert result.stdout == "" and os.listdir("out") == []
 
 
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO])
+@pytest.mark.parametrize("name", ["mkdir", "replace"])
+def test_a_folder_that_turned_read_only(
+    pigeon, pipeline, liked: Path, wish: Path, monkeypatch: pytest.MonkeyPatch, name: str, number: int
+) -> None:
+    # Root may write anywhere, so the system's answer is planted.
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), os.fspath(path))
+
+    monkeypatch.setattr(os, name, refuse)
+    result = pigeon("generate", "--history", liked, "--ref", wish, "--out", "out", "--quiet")
+    assert (result.exit_code, result.stdout) == (6, "")
+    error, hint = result.stderr.splitlines()
+    assert error.startswith("error: cannot write out") and error.endswith(os.strerror(number))
+    assert hint == "hint: free some space or choose another folder with --out"
+    assert name == "mkdir" or os.listdir("out") == []
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt(), OSError(errno.EIO, "Input/output error")])
+def test_no_old_report_beside_new_images(
+    pigeon, pipeline, liked: Path, wish: Path, monkeypatch: pytest.MonkeyPatch, interruption: BaseException
+) -> None:
+    arguments = ("generate", "--history", liked, "--ref", wish, "--out", "out", "-n", "2")
+    assert pigeon(*arguments).exit_code == 0
+    before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    replace = os.replace
+
+    def once(source: Path, target: Path) -> None:
+        replace(source, target)
+        raise interruption
+
+    monkeypatch.setattr(os, "replace", once)
+    assert pigeon(*arguments, "--force", "--seed", "5").exit_code in (6, 130)
+    after = {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    assert sorted(after) == ["red fox-01.png", "red fox-02.png"]
+    assert after["red fox-01.png"] != before["red fox-01.png"]
+    assert after["red fox-02.png"] == before["red fox-02.png"]
+
+
 RUNNER = """
 import sys, time
 sys.path.insert(0, {folder!r})
-from conftest import FakePipeline
+from conftest import FakePipeline, find_fake_model
 from types import ModuleType
 from pigeon_cli.cli.main import main
+from pigeon_cli.weights import store
+store.find_model = find_fake_model
+if limit := {limit!r}:
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 fake = FakePipeline()
 module = ModuleType("pigeon_cli.pipeline.run")
 def generate(request, progress):
@@ -100,11 +144,12 @@ main()
 """
 
 
-def start(*arguments: str, cwd: Path, **streams) -> subprocess.Popen[bytes]:
-    script = RUNNER.format(folder=str(Path(__file__).parent))
+def start(*arguments: str, cwd: Path, limit: int = 0, **streams) -> subprocess.Popen[bytes]:
+    """A process on the fake pipeline; the system lets it write no file of more than ``limit`` bytes, if given."""
+    script = RUNNER.format(folder=str(Path(__file__).parent), limit=limit)
     command = [sys.executable, "-c", script, *arguments]
     environment = {**os.environ, "PYTHONPATH": str(Path(pigeon_cli.__file__).parents[1])}
-    return subprocess.Popen(command, cwd=cwd, env=environment, stderr=subprocess.PIPE, **streams)
+    return subprocess.Popen(command, cwd=cwd, env=environment, **{"stderr": subprocess.PIPE, **streams})
 
 
 def test_ctrl_c_in_a_real_process(liked: Path, wish: Path, tmp_path: Path) -> None:
@@ -117,6 +162,35 @@ def test_ctrl_c_in_a_real_process(liked: Path, wish: Path, tmp_path: Path) -> No
     output, talk = process.communicate(timeout=20)
     assert (process.returncode, output, talk) == (130, b"", b"error: interrupted\n")
     assert not (tmp_path / "pigeon-out").exists()
+
+
+def test_a_disk_that_takes_no_more(liked: Path, wish: Path, tmp_path: Path) -> None:
+    arguments = ("generate", "--history", "liked", "--ref", wish.name, "--quiet", "--out", "out")
+    process = start(*arguments, cwd=tmp_path, limit=100, stdout=subprocess.PIPE)
+    output, talk = process.communicate(timeout=20)
+    assert (process.returncode, output) == (6, b"")
+    assert talk.startswith(b"error: cannot write out/red fox-01.png: File too large\n")
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_a_full_standard_error_stops_nothing(liked: Path, wish: Path, tmp_path: Path) -> None:
+    (liked / "99.png").write_bytes(b"")
+    with open("/dev/full", "wb") as full:
+        arguments = ("generate", "--history", "liked", "--ref", wish.name, "-n", "1")
+        process = start(*arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=full)
+    assert process.communicate(timeout=20)[0] == b"pigeon-out/red fox-01.png\n"
+    assert (tmp_path / "pigeon-out" / "report.json").exists()
+
+
+def test_closed_streams(liked: Path, wish: Path, tmp_path: Path) -> None:
+    arguments = ("generate", "--history", "-", "--ref", wish.name)
+    process = start(*arguments, cwd=tmp_path, preexec_fn=lambda: os.close(0))
+    assert b"error: there is no standard input" in process.communicate(timeout=20)[1]
+    assert process.returncode == 5
+    arguments = ("generate", "--history", "liked", "--ref", wish.name)
+    process = start(*arguments, cwd=tmp_path, preexec_fn=lambda: os.closerange(1, 3))
+    process.communicate(timeout=20)
+    assert process.returncode == 0 and (tmp_path / "pigeon-out" / "report.json").exists()
 
 
 def test_a_full_standard_output_is_told(liked: Path, wish: Path, tmp_path: Path) -> None:

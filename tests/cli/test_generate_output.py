@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -112,3 +113,53 @@ def test_images_say_how_they_were_made_without_paths(pigeon, pipeline, liked: Pa
     assert str(tmp_path) not in repr(image.text) and "red fox" not in repr(image.text)
     chunk = Path("pigeon-out/red fox-01.png").read_bytes()
     assert b"iTXtXML:com.adobe.xmp\0" in chunk
+
+
+def test_a_model_folder_is_no_part_of_the_images(pigeon, pipeline, liked: Path, wish: Path) -> None:
+    assert pigeon("generate", "--history", liked, "--ref", wish, "-n", "1", "--model", "my/secret").exit_code == 0
+    assert json.loads(Path("pigeon-out/report.json").read_bytes())["settings"]["model"] == "my/secret"
+    assert b"secret" not in Path("pigeon-out/red fox-01.png").read_bytes()
+
+
+def test_images_without_metadata_still_say_that_a_model_made_them(pigeon, pipeline, liked: Path, wish: Path) -> None:
+    arguments = ("generate", "--history", liked, "--ref", wish, "--caption", "a secret", "-n", "1", "--seed", "4711")
+    assert pigeon(*arguments, "--no-metadata").exit_code == 0
+    path = Path("pigeon-out/red fox-01.png")
+    with Image.open(path) as image:
+        image.load()
+        assert list(image.text) == ["XML:com.adobe.xmp"]
+        assert "trainedAlgorithmicMedia" in image.text["XML:com.adobe.xmp"]
+    assert not any(trace in path.read_bytes() for trace in (b"secret", b"4711", b"pigeon", b"mini"))
+    report = json.loads(Path("pigeon-out/report.json").read_bytes())
+    assert (report["reference"]["words"], report["settings"]["seed"]) == ("a secret", 4711)
+    assert report["outputs"][0]["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_odd_names_everywhere(pigeon, pipeline, tmp_path: Path) -> None:
+    names = ["a b.png", 'it\'s "1".png', "two\nlines.png", "🦊👩‍🚀.png", "-n.png"]
+    for shade, name in enumerate(names):
+        picture(tmp_path / "liked 'by'\n\"me\" 🦊" / name, shade)
+    (tmp_path / "liked 'by'\n\"me\" 🦊" / "broken\n\x1b[31m.png").write_bytes(b"")
+    wish = picture(tmp_path / "the [wish] 'of' $HOME\n🦊.png", 99)
+    result = pigeon("generate", "--history", "liked 'by'\n\"me\" 🦊", "--ref", wish, "--out", "out 'of' 🦊", "-n", "1")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == "out 'of' 🦊/the [wish] 'of' $HOME_🦊-01.png\n"
+    assert Path(result.stdout[:-1]).is_file()
+    report = json.loads(Path("out 'of' 🦊/report.json").read_bytes())
+    jsonschema.validate(report, read_schema())
+    used = {Path(image["path"]).name for image in report["history"] if image["status"] == "used"}
+    assert used == set(names)
+    assert "broken\\n\\x1b[31m.png (the file is empty)" in result.stderr and "\x1b" not in result.stderr
+
+
+def test_the_report_comes_last(pigeon, pipeline, liked: Path, wish: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, replace = [], os.replace
+
+    def watched(source: Path, target: Path) -> None:
+        seen.append((source.parent == target.parent, target.name, sorted(Path("out").glob("[!.]*"))))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", watched)
+    assert pigeon("generate", "--history", liked, "--ref", wish, "--out", "out", "-n", "2").exit_code == 0
+    images = [Path("out/red fox-01.png"), Path("out/red fox-02.png")]
+    assert seen == [(True, images[0].name, []), (True, images[1].name, images[:1]), (True, "report.json", images)]

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from pigeon_cli import __version__
+from tests.benchmarks import startup
 
 HEAVY = ("torch", "transformers", "diffusers", "peft", "accelerate")
 SCRIPT = """
@@ -30,6 +31,12 @@ def test_no_heavy_library_is_loaded(arguments: list[str]) -> None:
     code, loaded = json.loads(done.stderr.splitlines()[-1])
     assert loaded == []
     assert code == (2 if "-x" in arguments else 0)
+
+
+def test_the_benchmark_prints_both_times_and_their_ratio(capsys: pytest.CaptureFixture[str]) -> None:
+    startup.main(["--runs", "1"])
+    cores, ours, bare, ratio = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert cores[0] == "cores" and float(ratio[1]) == pytest.approx(float(ours[2]) / float(bare[3]), rel=0.05)
 
 
 def test_version_is_on_stdout(pigeon) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from typer.testing import Result
 from pigeon_cli.core.errors import WeightsError
 from pigeon_cli.report.json_report import read_schema
 from pigeon_cli.weights.store import ModelFolder, find_model
-from tests.e2e.conftest import picture
 
 Pigeon = Callable[..., Result]
 
@@ -92,6 +92,21 @@ def test_a_fixed_dial_draws_from_several_streams(pigeon: Pigeon, liked: Path, wi
     assert [candidate["dial"] for candidate in report["candidates"]] == [0.3] * 5
     assert [candidate["sample"] for candidate in report["candidates"]] == list(range(5))
     assert report["settings"]["reference_mask"] == 0.3
+    streams = [tuple(candidate["codes"]) for candidate in report["candidates"]]
+    assert len(set(streams)) > 1
+    fewer = report_of(pigeon("--history", liked, "--ref", wish, "-n", "1", "--ref-mask", "0.3", "--json", "--force"))
+    assert [tuple(candidate["codes"]) for candidate in fewer["candidates"]] == streams[:3]
+
+
+def test_more_than_eleven_come_from_further_streams(pigeon: Pigeon, liked: Path, wish: Path) -> None:
+    few = report_of(pigeon("--history", liked, "--ref", wish, "-n", "1", "--json"))
+    many = report_of(pigeon("--history", liked, "--ref", wish, "-n", "12", "--json", "--force"))
+    assert [candidate["sample"] for candidate in many["candidates"]] == [0] * 11 + [1] * 11
+    assert [c["codes"] for c in many["candidates"][:11]] == [c["codes"] for c in few["candidates"]]
+    assert [c["codes"] for c in many["candidates"][11:]] != [c["codes"] for c in few["candidates"]]
+    assert len(many["outputs"]) == 12
+    written = [many["candidates"][output["candidate"]]["codes"] for output in many["outputs"]]
+    assert len({tuple(codes) for codes in written}) == 12
 
 
 def test_words_alone(pigeon: Pigeon, liked: Path) -> None:
@@ -101,6 +116,47 @@ def test_words_alone(pigeon: Pigeon, liked: Path) -> None:
     assert winner["score_parts"]["reference"] is None
     assert winner["score_parts"]["words"] is not None
     assert winner["reference_tokens"]["patches"] == []
+    imagined = [candidate["reference_tokens"]["codes"] for candidate in report["candidates"]]
+    assert imagined == [imagined[0]] * 11
+    kept = [max(1, len(imagined[0]) * (10 - step) // 10) for step in range(11)]
+    assert [candidate["kept"] for candidate in report["candidates"]] == kept
+    assert report["warnings"] == []
+
+
+def test_unknown_words_are_a_warning(pigeon: Pigeon, liked: Path, tiny: ModelFolder, tmp_path: Path) -> None:
+    words = ("--prompt", "Happy cat, 狐 & 🦊", "-n", "1", "--json")
+    result = pigeon("--history", liked, *words)
+    (warning,) = report_of(result)["warnings"]
+    # The tiny text model knows the letters of its few words and spells the rest in bytes.
+    assert warning == "the model mini does not know these words: 狐, 🦊"
+    assert f"warning: {warning}\n" in result.stderr
+    shutil.copytree(tiny.path, tmp_path / "other")
+    (tmp_path / "other" / "words.txt").write_text("cat\n狐\n", encoding="utf-8")
+    (warning,) = report_of(pigeon("--history", liked, *words, "--force", "--model", "other"))["warnings"]
+    assert warning == "the model mini does not know these words: happy, 🦊"
+
+
+def test_an_emotion_that_the_wording_leaves_out_is_a_warning(pigeon: Pigeon, liked: Path, wish: Path) -> None:
+    plain = report_of(pigeon("--history", liked, "--ref", wish, "-n", "1", "--json"))
+    result = pigeon("--history", liked, "--ref", wish, "-n", "1", "--json", "--force", "--emotion", "joy")
+    report = report_of(result)
+    (warning,) = report["warnings"]
+    assert warning == "the model mini does not use --emotion: its prompt has no place for it"
+    assert f"warning: {warning}\n" in result.stderr
+    assert (report["settings"]["emotion"], plain["settings"]["emotion"]) == ("joy", None)
+    assert report["candidates"] == plain["candidates"]
+
+
+def test_an_emotion_in_the_wording_reaches_the_model(
+    pigeon: Pigeon, liked: Path, wish: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wording = "{#history}<img>{/history}{#emotion}{emotion} face {/emotion}{words}<emb><img>"
+    for module in ("imagine", "words"):
+        monkeypatch.setattr(f"pigeon_cli.pipeline.{module}.prompt_template", lambda name: wording)
+    arguments = ("--history", liked, "--ref", wish, "-n", "1", "--json", "--force")
+    reports = [report_of(pigeon(*arguments, *more)) for more in ((), ("--emotion", "happy"), ("--emotion", "birthday"))]
+    assert all(report["warnings"] == [] for report in reports)
+    assert len({json.dumps(report["candidates"]) for report in reports}) == 3
 
 
 def test_the_report_names_the_weights_and_the_settings_that_were_used(
@@ -123,19 +179,23 @@ def test_the_same_seed_gives_the_same_bytes(pigeon: Pigeon, liked: Path, wish: P
     )
     assert first == second
     assert first != other
+    for name in ("fox-01.png", "fox-02.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 def test_too_long_a_history_names_the_limit(pigeon: Pigeon, liked: Path, wish: Path) -> None:
-    picture(50).save(liked / "6.png")
     result = pigeon("--history", liked, "--ref", wish, "--history-size", "6")
-    assert result.exit_code == 2
-    assert "reads 5 history images" in result.stderr
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "the model mini reads 5 history images, and --history-size asks for 6" in result.stderr
 
 
 def test_more_tokens_than_the_model_can_read(pigeon: Pigeon, liked: Path, wish: Path) -> None:
     result = pigeon("--history", liked, "--ref", wish, "--max-tokens", "5000")
     assert result.exit_code == 2
     assert "--max-tokens" in result.stderr
+    result = pigeon("--history", liked, "--prompt", "red fox " * 500)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "give fewer words" in result.stderr and "imagine a reference" not in result.stderr
 
 
 def test_fewer_tokens_than_the_minimum(pigeon: Pigeon, liked: Path, wish: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,8 +23,9 @@ from pigeon_cli.models.diffusion import (
     size_ids,
 )
 from pigeon_cli.models.embedding_decoder import DecodedCondition, EmbeddingDecoder
-from pigeon_cli.models.visual_tokenizer import VisualTokenizer, pack
-from pigeon_cli.training.batches import IconBatches, normalise
+from pigeon_cli.models.visual_tokenizer import VisualTokenizer
+from pigeon_cli.training.batches import IconBatches
+from pigeon_cli.training.code_cache import encode_pictures
 from pigeon_cli.training.figures import save_tensor_sheet
 from pigeon_cli.training.loop import MovingAverage, TrainingTask
 from pigeon_cli.weights.checkpoint import load_part, save_part
@@ -35,6 +37,17 @@ REPLACED_SHARE = 0.05
 """Share of codes replaced at random, because the language model's codes are not perfect either."""
 MINIMUM_SNR = 5.0
 PLAIN_SHARE = 0.3
+POOL_STEPS, POOL_PICTURES = 500, 4096
+"""So many steps draw from one pool of so many encoded pictures: reading a picture costs more than a step on it."""
+
+
+@dataclass(frozen=True)
+class _Pool:
+    number: int
+    latents: Tensor
+    """Scaled, [n, c, h, w]."""
+    codes: Tensor
+    """Packed, int64 [n, patches], -1 as padding."""
 
 
 class DecoderTask(TrainingTask):
@@ -42,8 +55,11 @@ class DecoderTask(TrainingTask):
 
     name = "decoder"
 
-    def __init__(self, folder: ModelFolder, batches: IconBatches, tokenizer: VisualTokenizer, batch: int) -> None:
-        self.folder, self.batches, self.tokenizer, self.batch = folder, batches, tokenizer, batch
+    def __init__(
+        self, folder: ModelFolder, batches: IconBatches, tokenizer: VisualTokenizer, batch: int, steps: int
+    ) -> None:
+        self.folder, self.batches, self.tokenizer, self.batch, self.steps = folder, batches, tokenizer, batch, steps
+        self.pool: _Pool | None = None
         spec, device = folder.spec, batches.device
         self.spec = spec
         # diffusers does not say what its classes can do.
@@ -61,28 +77,44 @@ class DecoderTask(TrainingTask):
         self.modules = {"unet": self.unet, "average": self.average}
 
     def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:
-        records = rng.choices(self.batches.train, k=self.batch)
-        images = self.batches.pictures(records, rng, PLAIN_SHARE)
+        if self.pool is None or self.pool.number != step // POOL_STEPS:
+            self.pool = self._fill_pool(step // POOL_STEPS)
+        rows = torch.tensor(rng.choices(range(len(self.pool.codes)), k=self.batch))
+        latents, codes = self.pool.latents[rows], self.pool.codes[rows]
         with torch.no_grad():
-            latents = scale_latents(self.vae, self.vae.encode(images * 2 - 1).latent_dist.sample().float())
-            condition = self._condition(images, REPLACED_SHARE)
-        present = (torch.rand(self.batch, device=images.device) >= EMPTY_SHARE).float()
+            condition = self._condition(codes, REPLACED_SHARE)
+        present = (torch.rand(self.batch, device=codes.device) >= EMPTY_SHARE).float()
         noise = torch.randn_like(latents)
-        times = torch.randint(0, self.scheduler.config.num_train_timesteps, (self.batch,), device=images.device)
+        times = torch.randint(0, self.scheduler.config.num_train_timesteps, (self.batch,), device=codes.device)
         target = self.scheduler.get_velocity(latents, noise, times)
         drawn = self._predict(self.scheduler.add_noise(latents, noise, times), times, condition, present)
         errors = (drawn.float() - target).square().mean((1, 2, 3))
-        signal = self.scheduler.alphas_cumprod.to(images.device)[times]
+        signal = self.scheduler.alphas_cumprod.to(codes.device)[times]
         ratio = signal / (1 - signal).clamp_min(1e-8)
         # Min-SNR weights of v-prediction: min(snr, 5) / (snr + 1), lifted so that pure noise keeps a share.
         weights = (ratio.clamp(max=MINIMUM_SNR) + 0.1) / (ratio + 1)
         return {"loss": (errors * weights).mean(), "mse": errors.mean()}
 
-    def _condition(self, images: Tensor, replaced: float) -> DecodedCondition:
-        encoded = self.tokenizer.encode(normalise(images))
-        codes, mask = pack(encoded.codes, encoded.keep)
+    @torch.no_grad()
+    def _fill_pool(self, number: int) -> _Pool:
+        """Pictures of this pool alone: a resumed run must find the same ones."""
+        rng = random.Random(stream_seed(0, "decoder pool", number))
+        count = min(POOL_PICTURES, self.batch * self.steps)
+        latents, codes = [], []
+        for start in range(0, count, 64):
+            records = rng.choices(self.batches.train, k=min(64, count - start))
+            images = self.batches.pictures(records, rng, PLAIN_SHARE)
+            latents.append(scale_latents(self.vae, self.vae.encode(images * 2 - 1).latent_dist.mode().float()))
+            codes.append(self._codes(images))
+        return _Pool(number, torch.cat(latents), torch.cat(codes))
+
+    def _codes(self, images: Tensor) -> Tensor:
+        return torch.from_numpy(encode_pictures(self.tokenizer, images).astype("int64")).to(images.device)
+
+    def _condition(self, codes: Tensor, replaced: float) -> DecodedCondition:
+        mask = codes >= 0
         other = torch.randint_like(codes, self.spec.vocabulary.code_count)
-        codes = torch.where(torch.rand(codes.shape, device=codes.device) < replaced, other, codes)
+        codes = torch.where((torch.rand(codes.shape, device=codes.device) < replaced) & mask, other, codes)
         condition: DecodedCondition = self.embedding_decoder(self.tokenizer.quantizer.lookup(codes), mask)
         return condition
 
@@ -103,7 +135,7 @@ class DecoderTask(TrainingTask):
         images = self.batches.fixed_valid(24)
         trained = {name: tensor.clone() for name, tensor in self.unet.state_dict().items()}
         self.unet.load_state_dict(self.average.state_of(self.unet))
-        drawn = self.draw(self._condition(images, 0.0))
+        drawn = self.draw(self._condition(self._codes(images), 0.0))
         self.unet.load_state_dict(trained)
         save_tensor_sheet(
             folder / f"sheet-{step + 1:06d}.png", [images[:12], drawn[:12]], ["image", "drawn from codes"]

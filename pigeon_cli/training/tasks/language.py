@@ -15,7 +15,8 @@ from pigeon_cli.models.adapter import Adapter, reference_vectors
 from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.language import build_language_model
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
-from pigeon_cli.pipeline.prompt import IGNORED, REFERENCE_SLOT, token_positions
+from pigeon_cli.pipeline.positions import token_positions
+from pigeon_cli.pipeline.prompt import IGNORED, REFERENCE_SLOT
 from pigeon_cli.training.loop import TrainingTask
 from pigeon_cli.training.losses import NearCodes, nearest_codes
 from pigeon_cli.training.request_sheet import RequestSheet, imagine_codes
@@ -24,6 +25,11 @@ from pigeon_cli.weights.checkpoint import load_part, save_part
 from pigeon_cli.weights.store import ModelFolder
 from pigeon_cli.weights.tied import load_language
 
+EASY_FROM, EASY_TO, EASY_UNTIL = 0.8, 0.15, 0.5
+"""Share of references of the picture's own family: at the start, at the end, and the share of the run until then."""
+LOST_ROWS, LOST_SHARE = 0.5, 0.3
+"""Share of sequences in which codes are lost on their way in, and up to which share of them: the mask will drop history
+tokens, and a model that cannot count on the code before looks at history and reference instead."""
 HIDDEN_SHARE = 0.25
 """Share of references of which a random part is hidden, so that every dial position is known before stage 1."""
 
@@ -67,8 +73,10 @@ class LanguageTask(TrainingTask):
         held_out: list[CodedRequest],
         sheet: RequestSheet,
         batch: int,
+        steps: int,
     ) -> None:
         self.folder, self.tokenizer, self.sampler, self.batch = folder, tokenizer, sampler, batch
+        self.steps = steps
         self.held_out, self.sheet = held_out, sheet
         spec, device = folder.spec, tokenizer.quantizer.embedding.weight.device
         self.spec, self.device = spec, device
@@ -85,19 +93,22 @@ class LanguageTask(TrainingTask):
         self.modules = {"language": self.language, "table": self.table, "adapter": self.adapter}
 
     def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:
-        return self._losses(self.sampler.batch(rng, self.batch), hidden_share=HIDDEN_SHARE)
+        progress = min(1.0, step / (EASY_UNTIL * self.steps))
+        easy = EASY_FROM + (EASY_TO - EASY_FROM) * progress
+        return self._losses(self.sampler.batch(rng, self.batch, easy), HIDDEN_SHARE, LOST_ROWS)
 
-    def _losses(self, batch: SequenceBatch, hidden_share: float) -> dict[str, Tensor]:
+    def _losses(self, batch: SequenceBatch, hidden_share: float, lost_rows: float = 0.0) -> dict[str, Tensor]:
         table = self.table()
         ids, labels = batch.ids.to(self.device), batch.labels.to(self.device)
         embedded = functional.embedding(ids.clamp(min=0), table)
+        embedded = embedded * ~self._lost(ids, lost_rows).unsqueeze(-1)
         slots = ids == REFERENCE_SLOT
         if len(batch.references):
             vectors = self._slots(batch.references.to(self.device), hidden_share)
             embedded = embedded.masked_scatter(slots.unsqueeze(-1), vectors.to(embedded.dtype))
         # A mask of ones: without one, positions that jump are taken for separate sequences.
         attention = torch.ones_like(ids)
-        positions = token_positions(ids, attention, self.spec.shared_positions)
+        positions = token_positions(ids, attention, self.spec)
         hidden = self.language.model(
             inputs_embeds=embedded, attention_mask=attention, position_ids=positions, use_cache=False
         ).last_hidden_state
@@ -114,6 +125,12 @@ class LanguageTask(TrainingTask):
             "asked": (hard * asked).sum() / asked.sum().clamp_min(1),
             "free": (hard * ~asked).sum() / (~asked).sum().clamp_min(1),
         }
+
+    def _lost(self, ids: Tensor, rows: float) -> Tensor:
+        """Bool [B, L]: codes whose embeddings are zero, as those of dropped history tokens."""
+        rates = torch.rand(len(ids), 1, device=ids.device) * LOST_SHARE
+        rates = rates * (torch.rand(len(ids), 1, device=ids.device) < rows)
+        return (torch.rand(ids.shape, device=ids.device) < rates) & (ids >= self.spec.vocabulary.first_code)
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Soft and hard cross-entropy per token; column 0 is the image end, column c + 1 the code c."""
@@ -140,15 +157,17 @@ class LanguageTask(TrainingTask):
 
     def evaluate(self, step: int, folder: Path) -> dict[str, float]:
         torch.manual_seed(0)
-        own, swapped = 0.0, 0.0
+        own, swapped, misled = 0.0, 0.0, 0.0
         parts = [self.held_out[start : start + 16] for start in range(0, len(self.held_out), 16)]
         for part in parts:
             others = [*part[1:], part[0]]
             foreign = [replace(one, history=other.history) for one, other in zip(part, others, strict=True)]
+            wrong = [replace(one, reference=other.reference) for one, other in zip(part, others, strict=True)]
             own += float(self._losses(self.sampler.requests(part), 0.0)["asked"]) / len(parts)
             swapped += float(self._losses(self.sampler.requests(foreign), 0.0)["asked"]) / len(parts)
+            misled += float(self._losses(self.sampler.requests(wrong), 0.0)["asked"]) / len(parts)
         self._draw_sheet(folder / f"sheet-{step + 1:06d}.png")
-        return {"valid": own, "valid_with_another_history": swapped}
+        return {"valid": own, "valid_with_another_history": swapped, "valid_with_another_reference": misled}
 
     def _draw_sheet(self, path: Path) -> None:
         """Prompts without their answers, padded on the left, as generation reads them."""

@@ -17,6 +17,7 @@ from pigeon_cli.models.lora import attach_lora, load_lora, lora_state
 from pigeon_cli.models.mask_generator import HISTORY, MaskDecision, MaskGenerator, decide
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.pipeline.mask import TokenLayout, lay_out, reference_part
+from pigeon_cli.pipeline.positions import token_positions
 from pigeon_cli.pipeline.prompt import (
     MergedPrompt,
     PromptBatch,
@@ -27,7 +28,6 @@ from pigeon_cli.pipeline.prompt import (
     prompt_template,
     render,
     spread_keep,
-    token_positions,
 )
 from pigeon_cli.training.loop import LoopSettings, TrainingTask
 from pigeon_cli.training.losses import (
@@ -45,6 +45,8 @@ from pigeon_cli.weights.tied import load_language
 
 MASK_SUPERVISION = 0.1
 """Weight of the cross-entropy on planted tokens, which the sampler of requests knows (RECIPE.md point 8)."""
+SUPERVISED_REQUESTS = 3
+"""Requests with planted images for the supervision of the mask, per request that is reconstructed."""
 MASK_RATE = 3.0
 """Learning rate of the mask generator, as a multiple of the stage's."""
 NOISE_UNTIL = 0.5
@@ -100,14 +102,18 @@ class ReconstructTask(TrainingTask):
         noise = max(0.0, 1 - step / (NOISE_UNTIL * self.steps))
         layout, decision = self._decide(requests, alphas, invert=True, noise=noise)
         reconstruction = self._reconstruct(requests, layout, decision)
-        planted = planted_columns(layout, requests)
-        supervised = planted.any(1, keepdim=True) & (layout.types == HISTORY)
-        supervision = mask_supervision_loss(decision.margin, planted, supervised)
+        supervision = self._supervise(rng, noise)
         return {
             "loss": reconstruction + MASK_SUPERVISION * supervision,
             "reconstruction": reconstruction,
             "supervision": supervision,
         }
+
+    def _supervise(self, rng: random.Random, noise: float) -> Tensor:
+        """The mask's loss on requests of its own, which cost little because no picture is predicted."""
+        requests = [self.sampler.draw(rng, planted_share=1.0) for _ in range(SUPERVISED_REQUESTS * self.batch)]
+        layout, decision = self._decide(requests, [rng.random() for _ in requests], invert=True, noise=noise)
+        return mask_supervision_loss(decision.margin, planted_columns(layout, requests), layout.types == HISTORY)
 
     def _decide(
         self, requests: Sequence[CodedRequest], alphas: Sequence[float], *, invert: bool, noise: float
@@ -140,7 +146,7 @@ class ReconstructTask(TrainingTask):
     def _reconstruct(self, requests: Sequence[CodedRequest], layout: TokenLayout, decision: MaskDecision) -> Tensor:
         batch = pad_prompts([self._prompt(request, request.target) for request in requests], self.spec.vocabulary)
         embedded, attention = self._embed(batch, layout, decision)
-        positions = token_positions(batch.ids.to(self.device), attention, self.spec.shared_positions)
+        positions = token_positions(batch.ids.to(self.device), attention, self.spec)
         logits = self.language(inputs_embeds=embedded, attention_mask=attention, position_ids=positions).logits
         return reconstruction_loss(logits, batch.labels.to(self.device), self.near if self.language.training else None)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
-from pigeon_cli.models.scorer import Scorer, pool_context
+from pigeon_cli.models.scorer import Scorer
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.report.sheet import make_sheet
 from pigeon_cli.training.data.dataset import IconRecord
@@ -45,19 +45,22 @@ class ScorerTask(TrainingTask):
 
     def _standardise(self) -> None:
         rng = random.Random(3)
-        features = torch.cat([self._draw(rng, 256)[column] for column in (0, 1)])
-        self.scorer.feature_mean.copy_(features.mean(0))
-        self.scorer.feature_deviation.copy_(features.std(0) + 1e-4)
+        contexts = self._draw(rng, 256)[0].flatten(0, 1)
+        self.scorer.feature_mean.copy_(contexts.mean(0))
+        self.scorer.feature_deviation.copy_(contexts.std(0) + 1e-4)
 
     def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:
-        first, second, reference, words = self._draw(rng, self.batch)
-        style = contrast(self.scorer.style(first).float(), self.scorer.style(second).float())
-        meaning = contrast(self.scorer.meaning(first).float(), self.scorer.meaning(reference).float())
-        named = contrast(self.scorer.meaning(first).float(), words.float())
+        contexts, words = self._draw(rng, self.batch)
+        meanings, styles = (part.float().chunk(3) for part in self.scorer(contexts))
+        style, meaning = contrast(styles[0], styles[1]), contrast(meanings[0], meanings[2])
+        named = contrast(meanings[0], words.float())
         return {"loss": style + meaning + named, "style": style, "meaning": meaning, "words": named}
 
-    def _draw(self, rng: random.Random, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Features of pictures, of others under the same looks, of their references, and vectors of their words."""
+    def _draw(self, rng: random.Random, count: int) -> tuple[Tensor, Tensor]:
+        """Contexts [3 n, Q, C] of pictures, of others under the same looks and of their references; vectors of words.
+
+        n is at most ``count``.
+        """
         sampler = self.sampler
         rows, others, references, records = [], [], [], []
         for look in rng.sample(sampler.looks, min(count, len(sampler.looks))):
@@ -71,14 +74,14 @@ class ScorerTask(TrainingTask):
             others.append(look.codes[two])
             references.append(reference)
             records.append(record)
-        features = self._features([*rows, *others, *references]).split(len(rows))
-        return features[0], features[1], features[2], self._words(records, rng)
+        return self._contexts([*rows, *others, *references]), self._words(records, rng)
 
     @torch.no_grad()
-    def _features(self, codes: list[np.ndarray]) -> Tensor:
+    def _contexts(self, codes: list[np.ndarray]) -> Tensor:
         packed = torch.from_numpy(np.stack(codes).astype(np.int64)).to(self.device)
         vectors = self.tokenizer.quantizer.lookup(packed)
-        return pool_context(self.decoder(vectors, packed >= 0).context)
+        context: Tensor = self.decoder(vectors, packed >= 0).context.float()
+        return context
 
     def _words(self, records: list[IconRecord], rng: random.Random) -> Tensor:
         rows = [self.sampler.text.encode(self.sampler.words(record, rng)) for record in records]
@@ -88,8 +91,7 @@ class ScorerTask(TrainingTask):
         return self.scorer.words(ids, mask)
 
     def evaluate(self, step: int, folder: Path) -> dict[str, float]:
-        first, second, reference, words = self._draw(random.Random(1), 256)
-        cosines = self._cosines(first, second, reference, words)
+        cosines = self._cosines(*self._draw(random.Random(1), 256))
         self._draw_sheet(folder / f"sheet-{step + 1:06d}.png")
         return {
             name: float((square.argmax(1) == torch.arange(len(square), device=square.device)).float().mean())
@@ -103,7 +105,8 @@ class ScorerTask(TrainingTask):
 
         def meaning(rows: list[tuple[int, ...]]) -> Tensor:
             packed = [np.array([*row, *[-1] * (patches - len(row))], dtype=np.int16) for row in rows]
-            return self.scorer.meaning(self._features(packed))
+            found: Tensor = self.scorer(self._contexts(packed))[0]
+            return found
 
         answers = meaning([one.target for one in sheet.coded])
         nearest = (meaning([one.reference for one in sheet.coded]) @ answers.T).argsort(1, descending=True)[:, :3]
@@ -114,10 +117,10 @@ class ScorerTask(TrainingTask):
         ]
         make_sheet(rows, headers=["reference", "nearest", "", "", "right answer"]).save(path)
 
-    def _cosines(self, first: Tensor, second: Tensor, reference: Tensor, words: Tensor) -> list[Tensor]:
-        style = self.scorer.style(first) @ self.scorer.style(second).T
-        meaning = self.scorer.meaning(first)
-        return [style.float(), (meaning @ self.scorer.meaning(reference).T).float(), (meaning @ words.T).float()]
+    def _cosines(self, contexts: Tensor, words: Tensor) -> list[Tensor]:
+        """[n, n] each: style of pictures and others, meaning of pictures and references, of pictures and words."""
+        meanings, styles = (part.float().chunk(3) for part in self.scorer(contexts))
+        return [styles[0] @ styles[1].T, meanings[0] @ meanings[2].T, meanings[0] @ words.float().T]
 
     @torch.no_grad()
     def export(self) -> None:

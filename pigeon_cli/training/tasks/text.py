@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import io
 import os
+from pathlib import Path
 
 import sentencepiece
 
+from pigeon_cli.pipeline.words import WORD_LIST, split_words
 from pigeon_cli.training.data.dataset import IconDataset
 from pigeon_cli.weights.store import ModelFolder
 
 
 def train_text(folder: ModelFolder, dataset: IconDataset) -> int:
-    """Write ``text.model`` with byte fallback and return its number of pieces, ``spec.vocabulary.text_size``."""
+    """Write ``text.model`` with byte fallback, and the words it was made of for :mod:`pigeon_cli.pipeline.words`.
+
+    Returns the number of pieces, ``spec.vocabulary.text_size``.
+    """
     meanings = {record.meaning: record for record in dataset.by_split["train"]}
     sentences = sorted({" ".join([record.label, *record.tags]) for record in meanings.values()})
     model = io.BytesIO()
@@ -26,7 +31,13 @@ def train_text(folder: ModelFolder, dataset: IconDataset) -> int:
         num_threads=1,
         minloglevel=2,
     )
-    temporary = folder.text_model.with_suffix(".part")
-    temporary.write_bytes(model.getvalue())
-    os.replace(temporary, folder.text_model)
+    _write(folder.text_model, model.getvalue())
+    known = sorted({word for sentence in sentences for word in split_words(sentence)})
+    _write(folder.path / WORD_LIST, ("\n".join(known) + "\n").encode())
     return int(sentencepiece.SentencePieceProcessor(model_proto=model.getvalue()).get_piece_size())
+
+
+def _write(target: Path, data: bytes) -> None:
+    temporary = target.with_suffix(".part")
+    temporary.write_bytes(data)
+    os.replace(temporary, target)

@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pigeon_cli.models.embedding_decoder import DecoderBlock, EmbeddingDecoder
+from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.training.batches import IconBatches, normalise
 from pigeon_cli.training.codebook import CodebookKeeper, k_means
 from pigeon_cli.training.figures import gradient_loss, save_tensor_sheet
-from pigeon_cli.training.loop import TrainingTask
+from pigeon_cli.training.loop import LoopSettings, TrainingTask
 from pigeon_cli.training.losses import contrast
+from pigeon_cli.training.tokenizer_start import fit_pixels, patches_of, start_decoder, start_encoder
 from pigeon_cli.weights.checkpoint import save_part
 from pigeon_cli.weights.store import ModelFolder
 
-WARM_UP_STEPS = 500
-"""Steps without quantisation (at most a fifth of the run), so that the codebook starts from features that already mean
-something."""
+START_PICTURES = 1200
+"""Pictures from which the first weights are computed."""
 SELECT_FROM, SELECT_TO = 0.6, 0.8
 """Shares of the run between which the token budget goes from all to ``TOKEN_BUDGET``."""
 TOKEN_BUDGET = 0.95
 SELECTOR_DAMPING = 0.01
 """Share of the selector's gradient that is used; Adam restores its size, the common clipping norm is spared."""
+ENCODER_SHARE = 0.1
+"""Share of the learning rate that the tokenizer itself gets."""
+AGREEMENT_WEIGHT = 0.01
+"""Little: what a code says should be about its own patch, or the language model cannot read it."""
 PLAIN_SHARE = 0.3
 """References are never transformed, so that plain icons must be read as well as transformed ones."""
 
@@ -55,8 +59,8 @@ class TokenizerTask(TrainingTask):
 
     def __init__(self, folder: ModelFolder, batches: IconBatches, batch: int, steps: int) -> None:
         self.folder, self.batches, self.batch, self.steps = folder, batches, batch, steps
-        self.warm_up = min(WARM_UP_STEPS, steps // 5)
         spec, device = folder.spec, batches.device
+        self.spec = spec
         self.tokenizer = VisualTokenizer(spec.tokenizer).to(device)
         self.tokenizer.quantizer.requires_grad_(False)
         final = cast(nn.Linear, self.tokenizer.selector.out_conv[-1])
@@ -64,7 +68,6 @@ class TokenizerTask(TrainingTask):
             # Start from "keep": an undecided selector would drop half of the patches on its first noisy step.
             final.bias.copy_(torch.tensor([2.0, -2.0]))
         self.decoder = EmbeddingDecoder(spec.decoder)
-        start_aligned(self.decoder)
         self.decoder.to(device)
         self.head = PixelHead(spec.decoder.context_width, spec.tokenizer.grid, spec.tokenizer.image_size).to(device)
         self.contrast = nn.Linear(spec.tokenizer.width, 128).to(device)
@@ -78,6 +81,12 @@ class TokenizerTask(TrainingTask):
         }
         self.latest: tuple[Tensor, Tensor] | None = None
         self.pairs = [records for records in self._train_meanings() if len(records) > 1]
+        pictures = batches.draw(random.Random(0), START_PICTURES)
+        start_encoder(self.tokenizer, normalise(pictures))
+        start_decoder(self.decoder)
+        vectors = torch.cat([self._vectors(part) for part in pictures.split(self.batch)])
+        self.tokenizer.quantizer.embedding.weight.copy_(k_means(vectors, len(self.keeper.counts)))
+        self._fit_rest(pictures)
 
     def _train_meanings(self) -> list[list[int]]:
         groups: dict[str, list[int]] = {}
@@ -86,8 +95,6 @@ class TokenizerTask(TrainingTask):
         return list(groups.values())
 
     def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:
-        if step == self.warm_up:
-            self._start_codebook()
         images = self._pairs(rng)
         # On a CPU the fused attention's backward takes 3 times longer than plain products over 64 patches.
         with sdpa_kernel(SDPBackend.MATH):
@@ -97,14 +104,14 @@ class TokenizerTask(TrainingTask):
         with torch.no_grad():
             quantised = self.tokenizer.quantizer.lookup(codes)
         kept = keep.detach() > 0.5
-        commitment = ((vectors - quantised).square().sum(-1) * kept).sum() / kept.sum() if step >= self.warm_up else 0.0
+        commitment = ((vectors - quantised).square().sum(-1) * kept).sum() / kept.sum()
         pooled = (merged * keep.unsqueeze(-1)).sum(1) / keep.sum(1, keepdim=True)
         first, second = functional.normalize(self.contrast(pooled).float(), dim=-1).chunk(2)
         agreement = contrast(first, second)
         share = keep.mean()
         budget = functional.relu(share - self._budget(step))
-        total = absolute + 0.5 * edges + 0.25 * commitment + 0.05 * agreement + budget
-        self.latest = (vectors.detach()[kept], codes[kept]) if step >= self.warm_up else None
+        total = absolute + 0.5 * edges + 0.25 * commitment + AGREEMENT_WEIGHT * agreement + budget
+        self.latest = (vectors.detach()[kept], codes[kept])
         return {"loss": total, "l1": absolute, "edges": edges, "agreement": agreement, "kept": share}
 
     def _pairs(self, rng: random.Random) -> Tensor:
@@ -131,9 +138,7 @@ class TokenizerTask(TrainingTask):
         merged, vectors = self.tokenizer.merge(features, keep)
         vectors = functional.normalize(vectors.float(), dim=-1)
         codes = self.tokenizer.quantizer.encode(vectors)
-        passed = vectors
-        if step is None or step >= self.warm_up:
-            passed = vectors + (self.tokenizer.quantizer.lookup(codes) - vectors).detach()
+        passed = vectors + (self.tokenizer.quantizer.lookup(codes) - vectors).detach()
         order = (keep < 0.5).to(torch.int8).argsort(dim=1, stable=True)
         packed = passed.gather(1, order.unsqueeze(-1).expand_as(passed))
         packed_keep = keep.gather(1, order)
@@ -142,16 +147,33 @@ class TokenizerTask(TrainingTask):
         return self.head(context).float(), vectors, codes, keep, merged
 
     @torch.no_grad()
-    def _start_codebook(self) -> None:
-        rng = random.Random(0)
-        found = []
-        for _ in range(12):
-            features = self.tokenizer.patch_features(normalise(self._pairs(rng)))
-            _, vectors = self.tokenizer.merge(features, torch.ones(features.shape[:2], device=features.device))
-            found.append(functional.normalize(vectors.float(), dim=-1).flatten(0, 1))
-        rows = k_means(torch.cat(found), len(self.keeper.counts))
-        self.tokenizer.quantizer.embedding.weight.copy_(rows)
-        self.keeper.begin(rows)
+    def _vectors(self, images: Tensor) -> Tensor:
+        """Unit task vectors [B * patches, code_width] of pictures [B,3,H,W]."""
+        features = self.tokenizer.patch_features(normalise(images))
+        _, vectors = self.tokenizer.merge(features, torch.ones(features.shape[:2], device=features.device))
+        return functional.normalize(vectors.float(), dim=-1).flatten(0, 1)
+
+    @torch.no_grad()
+    def _fit_rest(self, pictures: Tensor) -> None:
+        """The throwaway head and the keeper's averages, from ``pictures`` and whatever tokenizer and decoder are."""
+        self.keeper.begin(self.tokenizer.quantizer.embedding.weight)
+        contexts = []
+        for part in pictures.split(self.batch):
+            codes = self.tokenizer.quantizer.encode(self._vectors(part)).unflatten(0, (len(part), -1))
+            contexts.append(self.decoder(self.tokenizer.quantizer.lookup(codes), codes >= 0).context.flatten(0, 1))
+        fit_pixels(self.head.pixels, torch.cat(contexts), patches_of(pictures, self.spec.tokenizer.patch_size))
+
+    def start_from(self, folder: ModelFolder) -> None:
+        super().start_from(folder)
+        self._fit_rest(self.batches.draw(random.Random(0), START_PICTURES))
+
+    def parameter_groups(self, settings: LoopSettings) -> list[dict[str, Any]]:
+        """The encoder moves slowly: the codebook's moving averages must be able to follow it."""
+        groups = super().parameter_groups(settings)
+        encoder = set(self.tokenizer.parameters())
+        slow = [group | {"params": [p for p in group["params"] if p in encoder]} for group in groups]
+        fast = [group | {"params": [p for p in group["params"] if p not in encoder]} for group in groups]
+        return [*(group | {"lr": settings.learning_rate * ENCODER_SHARE} for group in slow), *fast]
 
     def after_step(self, step: int) -> None:
         if self.latest is not None:
@@ -180,18 +202,3 @@ class TokenizerTask(TrainingTask):
     def export(self) -> None:
         save_part(self.folder.part("tokenizer"), self.tokenizer.state_dict(), torch.float16)
         save_part(self.folder.part("decoder"), self.decoder.state_dict(), torch.float16)
-
-
-@torch.no_grad()
-def start_aligned(decoder: EmbeddingDecoder) -> None:
-    """Start so that query i attends to code i: uniform attention takes thousands of steps to find the layout."""
-    width = decoder.config.width
-    generator = torch.Generator().manual_seed(0)
-    table = torch.randn(decoder.config.queries, width, generator=generator)
-    decoder.query_embed.copy_(table * 0.5)
-    decoder.pos_embed.copy_(table * 0.5)
-    for block in decoder.blocks:
-        assert isinstance(block, DecoderBlock)
-        shared = torch.randn(width, width, generator=generator) * 1.3 / width**0.5
-        block.cross_attn.query.weight.copy_(shared)
-        block.cross_attn.key.weight.copy_(shared)
