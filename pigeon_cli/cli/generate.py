@@ -43,7 +43,7 @@ def generate(
     recursive: options.Recursive = False,
     alpha: options.Alpha = "white",
     ref_mask: options.RefMask = "auto",
-    history_mask: options.HistoryMask = 0.2,
+    history_mask: options.HistoryMask = None,
     mask: options.Mask = None,
     count: options.Count = 4,
     seed: options.Seed = 0,

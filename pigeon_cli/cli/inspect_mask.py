@@ -66,7 +66,7 @@ def inspect_mask(
     recursive: options.Recursive = False,
     alpha: options.Alpha = "white",
     ref_mask: Dial = "0.5",
-    history_mask: options.HistoryMask = 0.2,
+    history_mask: options.HistoryMask = None,
     mask: options.Mask = None,
     seed: options.Seed = 0,
     model: options.Model = "mini",

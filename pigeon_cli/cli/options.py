@@ -95,8 +95,14 @@ RefMask = Annotated[
     ),
 ]
 HistoryMask = Annotated[
-    float,
-    typer.Option(min=0, max=1, callback=_finite, help="Share of the history that is dropped.", rich_help_panel=TASTE),
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        callback=_finite,
+        help="Share of the history that is dropped; default: the model's own.",
+        rich_help_panel=TASTE,
+    ),
 ]
 Mask = Annotated[
     Literal["learned", "similarity", "random", "off"] | None,

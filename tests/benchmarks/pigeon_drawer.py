@@ -15,6 +15,8 @@ from pigeon_cli.weights.checkpoint import sha256_of
 from pigeon_cli.weights.store import find_model
 from tests.benchmarks.rows import Alignment, DroppedTokens, EvaluationRequest, MaskKind, RequestImages
 
+MASKED_SHARE = 0.2
+"""The protocol's share of dropped history tokens, whatever the model's own is."""
 COMMAND_COUNT = 4
 """Default of ``pigeon generate -n``: two images more are drawn, and the best by score is rank 1."""
 
@@ -59,7 +61,9 @@ class PigeonDrawer:
         return self.session.reconstruct(image)
 
     def mask(self, request: EvaluationRequest, images: RequestImages, kind: MaskKind) -> DroppedTokens:
-        masks = self.session.mask_report(images.history, images.reference, request.words, mask=kind)
+        masks = self.session.mask_report(
+            images.history, images.reference, request.words, mask=kind, history_mask=MASKED_SHARE
+        )
         dropped = tuple((image, token) for image, mask in enumerate(masks) for token in mask.dropped)
         return DroppedTokens(dropped, tuple(len(mask.kept) + len(mask.dropped) for mask in masks))
 

@@ -86,7 +86,7 @@ class Drawer(Protocol):
         """``image`` through codes and UNet."""
 
     def mask(self, request: EvaluationRequest, images: RequestImages, kind: MaskKind) -> DroppedTokens:
-        """Which history tokens the mask of ``kind`` drops at its default share, noise off."""
+        """Which history tokens the mask of ``kind`` drops at the protocol's share of 0.2, noise off."""
 
 
 @dataclass

@@ -20,7 +20,7 @@ def test_defaults_reach_the_pipeline(pigeon, pipeline, liked: Path, wish: Path) 
     assert pigeon("generate", "--history", liked, "--ref", wish).exit_code == 0
     request = pipeline.requests[0]
     assert used(pipeline) == ["2.png", "3.png", "8.png", "9.png", "10.png"]
-    assert (request.count, request.seed, request.reference_mask, request.history_mask) == (4, 0, None, 0.2)
+    assert (request.count, request.seed, request.reference_mask, request.history_mask) == (4, 0, None, None)
     assert (request.mask, request.model, request.device, request.alpha) == (None, "mini", "auto", "white")
     assert request.reference is not None and request.reference.words == ""
 

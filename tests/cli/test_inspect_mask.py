@@ -77,7 +77,7 @@ def test_defaults_reach_the_pipeline(pigeon, masks: FakeMasks, liked: Path, wish
     assert pigeon("inspect-mask", "--history", liked, "--ref", wish).exit_code == 0
     request = masks.requests[0]
     assert [image.path.name for image in request.used_history] == ["2.png", "3.png", "8.png", "9.png", "10.png"]
-    assert (request.reference_mask, request.history_mask, request.mask, request.seed) == (0.5, 0.2, None, 0)
+    assert (request.reference_mask, request.history_mask, request.mask, request.seed) == (0.5, None, None, 0)
     assert (request.model, request.device, request.alpha) == ("mini", "auto", "white")
     assert len(os.listdir("pigeon-masks")) == 8
 

@@ -43,6 +43,8 @@ from pigeon_cli.weights.checkpoint import load_part, read_part, save_part
 from pigeon_cli.weights.store import ModelFolder
 from pigeon_cli.weights.tied import load_language
 
+HISTORY_MASK = 0.2
+"""Share of the history's tokens that are dropped (alpha_h), whatever the model's default at generation is."""
 MASK_SUPERVISION = 0.1
 """Weight of the cross-entropy on planted tokens, which the sampler of requests knows (RECIPE.md point 8)."""
 SUPERVISED_REQUESTS = 3
@@ -135,7 +137,7 @@ class ReconstructTask(TrainingTask):
         return layout, decide(
             scores,
             layout.types,
-            self.spec.history_mask,
+            HISTORY_MASK,
             [round(alpha, 6) for alpha in alphas],
             invert_reference=invert,
             temperature=self.mask.temperature,
