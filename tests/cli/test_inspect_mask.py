@@ -26,7 +26,7 @@ from pigeon_cli.core.records import (
 from pigeon_cli.report import files
 from pigeon_cli.report.json_report import MASKS_SCHEMA_NAME, read_schema
 
-from .conftest import picture
+from .conftest import find_fake_model, picture
 
 MASK = TokenMask((0, 2), (1,), (0.5, 0.1, 0.25), (7, 8, 9), (0, 1, 3))
 
@@ -50,7 +50,8 @@ class FakeMasks:
             model=ModelRecord(request.model),
             device=DeviceRecord("cpu"),
             settings={
-                "seed": request.seed, "reference_mask": request.reference_mask, "history_mask": request.history_mask,
+                "seed": request.seed, "reference_mask": request.reference_mask,
+                "history_mask": 0.2 if request.history_mask is None else request.history_mask,
                 "mask": request.mask or "learned", "model": request.model, "device": request.device,
                 "alpha": request.alpha, "temperature": 1.0, "top_k": 50, "max_tokens": 18,
             },
@@ -70,6 +71,7 @@ def masks(monkeypatch: pytest.MonkeyPatch) -> FakeMasks:
     module = ModuleType("pigeon_cli.pipeline.run")
     module.inspect_masks = fake.inspect_masks  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr("pigeon_cli.weights.store.find_model", find_fake_model)
     return fake
 
 
