@@ -40,10 +40,11 @@ def start_encoder(tokenizer: VisualTokenizer, pixels: Tensor) -> None:
     The last of the ``code_width`` coordinates is constant, so that a direction keeps how far a patch is from the mean.
     """
     config = tokenizer.config
-    mean, components = principal_components(patches_of(pixels, config.patch_size), config.width // 4)
+    patches = patches_of(pixels, config.patch_size)
+    mean, components = principal_components(patches, config.width // 4)
     wanted = config.code_width - 1
-    projected = (patches_of(pixels, config.patch_size) - mean) @ components.T
-    scale = COMPONENT_SIZE / float(projected[:, :wanted].square().sum(1).mean().sqrt())
+    projected = (patches - mean) @ components[:wanted].T
+    scale = COMPONENT_SIZE / float(projected.square().sum(1).mean().sqrt())
     embed = tokenizer.encoder.patch_embed.proj
     # Everything stands twice, with both signs: the layer norms then find a mean of zero and take nothing away.
     rows = torch.cat([components, -components]) * scale
@@ -62,14 +63,12 @@ def start_encoder(tokenizer: VisualTokenizer, pixels: Tensor) -> None:
     first, last = cast(nn.Linear, tokenizer.task_layer[0]), cast(nn.Linear, tokenizer.task_layer[2])
     first.weight[: config.code_width] = 0.0
     first.bias[: config.code_width] = 0.0
-    for row in range(wanted):
-        first.weight[row, row] = TANH_SCALE
+    first.weight[:wanted, :wanted] = torch.eye(wanted) * TANH_SCALE
     constant = bias[half:] / bias[half:].square().sum() * COMPONENT_SIZE * CONSTANT_SHARE
     first.weight[wanted, half:] = TANH_SCALE * constant
     last.weight.zero_()
     last.bias.zero_()
-    for row in range(config.code_width):
-        last.weight[row, row] = 1.0 / TANH_SCALE
+    last.weight[:, : config.code_width] = torch.eye(config.code_width) / TANH_SCALE
 
 
 @torch.no_grad()

@@ -67,8 +67,7 @@ class TokenizerTask(TrainingTask):
         with torch.no_grad():
             # Start from "keep": an undecided selector would drop half of the patches on its first noisy step.
             final.bias.copy_(torch.tensor([2.0, -2.0]))
-        self.decoder = EmbeddingDecoder(spec.decoder)
-        self.decoder.to(device)
+        self.decoder = EmbeddingDecoder(spec.decoder).to(device)
         self.head = PixelHead(spec.decoder.context_width, spec.tokenizer.grid, spec.tokenizer.image_size).to(device)
         self.contrast = nn.Linear(spec.tokenizer.width, 128).to(device)
         self.keeper = CodebookKeeper(spec.tokenizer.code_count, spec.tokenizer.code_width).to(device)
