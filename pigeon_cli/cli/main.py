@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from pigeon_cli import __version__
-from pigeon_cli.cli import align, train
+from pigeon_cli.cli import align, download, train
 from pigeon_cli.cli.generate import generate
 from pigeon_cli.cli.inspect_mask import inspect_mask
 
@@ -40,6 +40,7 @@ app.command("generate")(generate)
 app.command("inspect-mask")(inspect_mask)
 app.add_typer(train.app, name="train")
 app.add_typer(align.app, name="align")
+app.add_typer(download.app, name="download")
 
 
 def main() -> None:

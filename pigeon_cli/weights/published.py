@@ -78,7 +78,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         found = load_file(path) if path.suffix == ENDINGS[0] else _read_pickle(path)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"the weights file {path} was refused: damaged, or more in it than plain tensors; nothing of it was run",
+            f"the weights file {path} was refused: it is damaged, or holds more than plain tensors, which was not run",
             "delete it and " + _AGAIN,
         ) from error
     except Exception as error:
