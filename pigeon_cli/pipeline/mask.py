@@ -117,15 +117,20 @@ def choose_mask(
 def similarity_scores(features: Tensor, types: Tensor) -> Tensor:
     """Training-free scores [B, L]: how well a token's feature [B, L, F] is matched on the other side.
 
-    A history token scores its best cosine with any reference token, a reference token the mean of its three best
-    with the history; 0 on padding and where the other side is empty.
+    A history token scores its best match with any reference token, a reference token the mean of its three best with
+    the history; 0 on padding and where the other side is empty. A match is the dot product of unit features after
+    their mean over both sides is taken off: DESIGN.md section 2 has cosines, by which paper agrees with paper best of
+    all, so that the dial hid the whole drawing before it hid any of the paper around it.
     """
+    present = (types != PAD).unsqueeze(-1)
     unit = functional.normalize(features.float(), dim=-1)
-    cosines = unit @ unit.transpose(1, 2)
+    common = (unit * present).sum(1, keepdim=True) / present.sum(1, keepdim=True).clamp_min(1)
+    own = unit - common
+    matches = own @ own.transpose(1, 2)
     history, reference = types == HISTORY, types == REFERENCE
-    with_reference = cosines.masked_fill(~reference.unsqueeze(1), float("-inf")).amax(dim=2)
-    count = min(BEST_MATCHES, cosines.shape[2])
-    best = cosines.masked_fill(~history.unsqueeze(1), float("-inf")).topk(count, dim=2).values
+    with_reference = matches.masked_fill(~reference.unsqueeze(1), float("-inf")).amax(dim=2)
+    count = min(BEST_MATCHES, matches.shape[2])
+    best = matches.masked_fill(~history.unsqueeze(1), float("-inf")).topk(count, dim=2).values
     found = best.isfinite()
     with_history = best.masked_fill(~found, 0.0).sum(2) / found.sum(2).clamp_min(1)
     scores = torch.where(history, with_reference, torch.where(reference, with_history, torch.zeros_like(with_history)))

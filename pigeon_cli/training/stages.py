@@ -39,10 +39,12 @@ DEFAULTS = {
     "tokenizer": StageDefaults(4000, 48, 1e-3),
     "decoder": StageDefaults(3000, 32, 1e-3),
     "language": StageDefaults(4000, 16, 1.5e-3),
-    "scorer": StageDefaults(600, 128, 2e-3),
+    "scorer": StageDefaults(1500, 96, 2e-3),
     "reconstruct": StageDefaults(800, 16, 1e-3),
 }
 """Stages that run the training loop; ``text`` and ``encode`` are computed in one go."""
+SCORED_REQUESTS = 192
+"""Valid requests among whose right answers the scorer must find the one of each."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,10 @@ def build_task(
     if name == "scorer":
         from pigeon_cli.training.tasks.scorer import ScorerTask
 
-        return ScorerTask(folder, tokenizer, sampler, sheet, settings.batch)
+        answers = encode_requests(
+            tokenizer, batches, draw_evaluation_requests(batches.dataset, "valid", SCORED_REQUESTS, seed=3)
+        )
+        return ScorerTask(folder, tokenizer, sampler, answers, sheet, settings.batch)
     if name == "language":
         from pigeon_cli.training.tasks.language import LanguageTask
 

@@ -63,7 +63,8 @@ def remove_temporaries(folder: Path) -> None:
 def readable(count: int) -> str:
     """Bytes for people, in powers of ten."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
+        # From here on three digits of the smaller unit would round up to 1e+03.
+        if count >= 0.9995 * size:
             return f"{count / size:.3g} {unit}"
     return f"{count} bytes"
 

@@ -14,7 +14,7 @@ import torch
 from pigeon_cli.core.errors import OutputError
 from pigeon_cli.weights import plan as plan_module
 from pigeon_cli.weights.convert import convert_pickle
-from pigeon_cli.weights.disk import unwritable
+from pigeon_cli.weights.disk import readable, unwritable
 from pigeon_cli.weights.listener import Listener
 from tests.download.conftest import Downloader
 from tests.download.test_fetch import failure
@@ -107,3 +107,8 @@ def test_a_disk_that_fills_up_while_converting_leaves_no_half_file(small_disk: P
 def test_the_two_hints_differ() -> None:
     full, refused = (unwritable(Path("x"), OSError(code, "no")) for code in (errno.ENOSPC, errno.EACCES))
     assert "free some space" in full.hint and "writable" in refused.hint
+
+
+def test_sizes_are_told_in_three_digits() -> None:
+    sizes = (999, 999_400, 999_600, 4_580_000_000)
+    assert [readable(size) for size in sizes] == ["999 bytes", "999 kB", "1 MB", "4.58 GB"]

@@ -95,7 +95,16 @@ def test_padding_changes_no_score() -> None:
 def test_similarity_by_hand() -> None:
     features = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [3.0, 0.0], [0.0, 0.0]]])
     types = torch.tensor([[HISTORY, HISTORY, REFERENCE, PAD]])
-    assert similarity_scores(features, types).tolist() == [[1.0, 0.0, 0.5, 0.0]]
+    # Unit features less their mean (2/3, 1/3): (1/3, -1/3), (-2/3, 2/3), (1/3, -1/3).
+    assert similarity_scores(features, types)[0].tolist() == pytest.approx([2 / 9, -4 / 9, -1 / 9, 0.0])
+
+
+def test_similarity_counts_agreement_in_paper_for_less_than_agreement_in_drawing() -> None:
+    paper, drawn = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]
+    features = torch.tensor([[*[paper] * 6, drawn, drawn, drawn, *[paper] * 6, drawn]])
+    types = torch.tensor([[HISTORY] * 9 + [REFERENCE] * 7])
+    scores = similarity_scores(features, types)[0]
+    assert scores[6] > scores[0] and scores[15] > scores[9]
 
 
 def test_similarity_without_a_reference_is_zero() -> None:

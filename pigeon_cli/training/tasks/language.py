@@ -27,9 +27,12 @@ from pigeon_cli.weights.tied import load_language
 
 EASY_FROM, EASY_TO, EASY_UNTIL = 0.8, 0.15, 0.5
 """Share of references of the picture's own family: at the start, at the end, and the share of the run until then."""
+EASY_AGAIN = 0.3
+"""The same at the start of a run that goes on from earlier weights, which have learned to read references."""
 LOST_ROWS, LOST_SHARE = 0.5, 0.3
 """Share of sequences in which codes are lost on their way in, and up to which share of them: the mask will drop history
-tokens, and a model that cannot count on the code before looks at history and reference instead."""
+tokens. The same share of the pictures that are asked for loses up to all of its codes: given the code before, history
+and reference together say little about the next (0.08 nats), and a model that is always given it hardly reads them."""
 HIDDEN_SHARE = 0.25
 """Share of references of which a random part is hidden, so that every dial position is known before stage 1."""
 
@@ -76,7 +79,7 @@ class LanguageTask(TrainingTask):
         steps: int,
     ) -> None:
         self.folder, self.tokenizer, self.sampler, self.batch = folder, tokenizer, sampler, batch
-        self.steps = steps
+        self.steps, self.easy_from = steps, EASY_FROM
         self.held_out, self.sheet = held_out, sheet
         spec, device = folder.spec, tokenizer.quantizer.embedding.weight.device
         self.spec, self.device = spec, device
@@ -94,14 +97,15 @@ class LanguageTask(TrainingTask):
 
     def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:
         progress = min(1.0, step / (EASY_UNTIL * self.steps))
-        easy = EASY_FROM + (EASY_TO - EASY_FROM) * progress
+        easy = self.easy_from + (EASY_TO - self.easy_from) * progress
         return self._losses(self.sampler.batch(rng, self.batch, easy), HIDDEN_SHARE, LOST_ROWS)
 
     def _losses(self, batch: SequenceBatch, hidden_share: float, lost_rows: float = 0.0) -> dict[str, Tensor]:
         table = self.table()
         ids, labels = batch.ids.to(self.device), batch.labels.to(self.device)
         embedded = functional.embedding(ids.clamp(min=0), table)
-        embedded = embedded * ~self._lost(ids, lost_rows).unsqueeze(-1)
+        asked = batch.weights.to(self.device) > 0.9
+        embedded = embedded * ~self._lost(ids, asked, lost_rows).unsqueeze(-1)
         slots = ids == REFERENCE_SLOT
         if len(batch.references):
             vectors = self._slots(batch.references.to(self.device), hidden_share)
@@ -126,10 +130,15 @@ class LanguageTask(TrainingTask):
             "free": (hard * ~asked).sum() / (~asked).sum().clamp_min(1),
         }
 
-    def _lost(self, ids: Tensor, rows: float) -> Tensor:
+    def _lost(self, ids: Tensor, asked: Tensor, rows: float) -> Tensor:
         """Bool [B, L]: codes whose embeddings are zero, as those of dropped history tokens."""
-        rates = torch.rand(len(ids), 1, device=ids.device) * LOST_SHARE
-        rates = rates * (torch.rand(len(ids), 1, device=ids.device) < rows)
+        pictures = (ids == self.spec.vocabulary.image_start).cumsum(1)
+        most = int(pictures.max()) + 1
+        anywhere, own = (
+            torch.rand(len(ids), count, device=ids.device) * (torch.rand(len(ids), count, device=ids.device) < rows)
+            for count in (1, most)
+        )
+        rates = torch.maximum(anywhere * LOST_SHARE, own.gather(1, pictures) * asked)
         return (torch.rand(ids.shape, device=ids.device) < rates) & (ids >= self.spec.vocabulary.first_code)
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -194,6 +203,7 @@ class LanguageTask(TrainingTask):
         save_part(self.folder.part("base_adapter"), self.adapter.state_dict())
 
     def start_from(self, folder: ModelFolder) -> None:
+        self.easy_from = EASY_AGAIN
         load_language(self.language, folder.part("language"))
         self.table.begin(self.language.model.embed_tokens.weight)
         load_part(self.adapter, folder.part("base_adapter"))
