@@ -63,6 +63,21 @@ class CodeTable(nn.Module):
         self.residual.copy_(table[len(self.text) :] - self.codebook @ self.shared)
 
 
+class Curriculum(nn.Module):
+    """Where the references begin to get harder, as a buffer, so that a resumed run goes on as it began."""
+
+    easy_from: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("easy_from", torch.tensor(EASY_FROM))
+
+    def easy(self, progress: float) -> float:
+        """Share of easy references when the share ``progress`` of the run is over."""
+        first = float(self.easy_from)
+        return first + (EASY_TO - first) * min(1.0, progress / EASY_UNTIL)
+
+
 class LanguageTask(TrainingTask):
     """Next-code prediction on packed sequences; soft targets over near codes; the adapter learns along."""
 
@@ -79,7 +94,7 @@ class LanguageTask(TrainingTask):
         steps: int,
     ) -> None:
         self.folder, self.tokenizer, self.sampler, self.batch = folder, tokenizer, sampler, batch
-        self.steps, self.easy_from = steps, EASY_FROM
+        self.steps, self.curriculum = steps, Curriculum()
         self.held_out, self.sheet = held_out, sheet
         spec, device = folder.spec, tokenizer.quantizer.embedding.weight.device
         self.spec, self.device = spec, device
@@ -93,11 +108,15 @@ class LanguageTask(TrainingTask):
         # The table replaces both the input embedding and the output layer, which are tied.
         self.language.model.embed_tokens.requires_grad_(False)
         self.near = NearCodes(nearest_codes(tokenizer.quantizer.embedding.weight.detach()), spec.vocabulary.first_code)
-        self.modules = {"language": self.language, "table": self.table, "adapter": self.adapter}
+        self.modules = {
+            "language": self.language,
+            "table": self.table,
+            "adapter": self.adapter,
+            "curriculum": self.curriculum,
+        }
 
     def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:
-        progress = min(1.0, step / (EASY_UNTIL * self.steps))
-        easy = self.easy_from + (EASY_TO - self.easy_from) * progress
+        easy = self.curriculum.easy(step / self.steps)
         return self._losses(self.sampler.batch(rng, self.batch, easy), HIDDEN_SHARE, LOST_ROWS)
 
     def _losses(self, batch: SequenceBatch, hidden_share: float, lost_rows: float = 0.0) -> dict[str, Tensor]:
@@ -203,7 +222,7 @@ class LanguageTask(TrainingTask):
         save_part(self.folder.part("base_adapter"), self.adapter.state_dict())
 
     def start_from(self, folder: ModelFolder) -> None:
-        self.easy_from = EASY_AGAIN
+        self.curriculum.easy_from.fill_(EASY_AGAIN)
         load_language(self.language, folder.part("language"))
         self.table.begin(self.language.model.embed_tokens.weight)
         load_part(self.adapter, folder.part("base_adapter"))

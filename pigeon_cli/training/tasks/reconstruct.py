@@ -49,7 +49,7 @@ MASK_SUPERVISION = 1.0
 """Weight of the cross-entropy on planted tokens, which the sampler of requests knows (RECIPE.md point 8). With the
 recipe's 0.1 the reconstruction's gradient wins, and what the mask knew of planted images is lost."""
 MASK_ALONE = 0.5
-"""Share of the steps, at the start, in which the mask learns from planted images alone; they take a fifth of the time."""
+"""Share of the steps, at the start, in which the mask learns from planted images alone, at half the cost of a step."""
 SUPERVISED_REQUESTS = 3
 """Requests with planted images for the supervision of the mask, per request that is reconstructed."""
 MASK_RATE = 3.0

@@ -93,7 +93,7 @@ class ScorerTask(TrainingTask):
         return {"loss": style + meaning + named, "style": style, "meaning": meaning, "words": named}
 
     def _anchored(self, vectors: Tensor, anchors: Tensor, numbers: Tensor) -> Tensor:
-        """Weighted cross-entropy of unit vectors [B, W] with the anchors [N, W] to which ``numbers`` int64 [B] assign them."""
+        """Weighted cross-entropy of unit vectors [B, W] with the anchors [N, W] that ``numbers`` int64 [B] name."""
         cosines = vectors @ functional.normalize(anchors, dim=-1).T
         return ANCHOR_WEIGHT * functional.cross_entropy(cosines / ANCHOR_TEMPERATURE, numbers)
 

@@ -1,0 +1,52 @@
+"""What makes language training harder: references that are less like the answer, and codes that are lost."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pigeon_cli.training.tasks.language import EASY_AGAIN, EASY_FROM, EASY_TO, LOST_SHARE, Curriculum, LanguageTask
+from tests.tiny_model import tiny_spec
+
+CODES = 400
+"""Codes of each of the two pictures of a row."""
+
+
+def test_references_get_harder_until_the_middle_of_the_run() -> None:
+    curriculum = Curriculum()
+    shares = [curriculum.easy(progress) for progress in (0.0, 0.25, 0.5, 1.0)]
+    assert shares == pytest.approx([EASY_FROM, (EASY_FROM + EASY_TO) / 2, EASY_TO, EASY_TO])
+
+
+def test_a_checkpoint_knows_that_its_run_went_on_from_earlier_weights() -> None:
+    continued, resumed = Curriculum(), Curriculum()
+    continued.easy_from.fill_(EASY_AGAIN)
+    resumed.load_state_dict(continued.state_dict())
+    assert resumed.easy(0.0) == pytest.approx(EASY_AGAIN)
+
+
+def lost_shares(rows: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Shares of lost codes, [64] each, of pictures that nothing asks for and of pictures that are asked for."""
+    task = LanguageTask.__new__(LanguageTask)
+    task.spec = tiny_spec()
+    vocabulary = task.spec.vocabulary
+    picture = [vocabulary.image_start, *[vocabulary.first_code] * CODES, vocabulary.image_end]
+    ids = torch.tensor([picture * 2]).expand(64, -1)
+    asked = (torch.arange(ids.shape[1]) >= len(picture)).expand(64, -1)
+    torch.manual_seed(0)
+    lost = task._lost(ids, asked, rows)
+    assert not lost[ids < vocabulary.first_code].any()
+    free, own = lost.float().chunk(2, dim=1)
+    return free.sum(1) / CODES, own.sum(1) / CODES
+
+
+def test_only_pictures_that_are_asked_for_lose_most_of_their_codes() -> None:
+    free, asked = lost_shares(rows=1.0)
+    assert float(free.max()) < LOST_SHARE + 0.1
+    assert float(asked.max()) > 0.8
+    assert float(asked.mean()) > 0.4
+
+
+def test_evaluation_loses_nothing() -> None:
+    free, asked = lost_shares(rows=0.0)
+    assert not free.any() and not asked.any()
