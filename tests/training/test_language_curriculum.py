@@ -28,7 +28,7 @@ def test_a_checkpoint_knows_that_its_run_went_on_from_earlier_weights() -> None:
 def lost_shares(rows: float) -> tuple[torch.Tensor, torch.Tensor]:
     """Shares of lost codes, [64] each, of pictures that nothing asks for and of pictures that are asked for."""
     task = LanguageTask.__new__(LanguageTask)
-    task.spec = tiny_spec()
+    task.spec = tiny_spec(text_size=290)
     vocabulary = task.spec.vocabulary
     picture = [vocabulary.image_start, *[vocabulary.first_code] * CODES, vocabulary.image_end]
     ids = torch.tensor([picture * 2]).expand(64, -1)
