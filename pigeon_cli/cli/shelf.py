@@ -65,9 +65,9 @@ def model_state(model: Model) -> str:
 
 def bundled_folder(model: Model) -> str:
     """Where the package keeps a bundled model."""
-    from importlib.resources import files
+    from pigeon_cli.weights.store import find_model
 
-    return str(files("pigeon_cli") / "assets" / model.name)
+    return str(find_model(model.name).path)
 
 
 def not_complete(model: Model, folder: PartFolder) -> WeightsError:

@@ -28,11 +28,11 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from pigeon_cli.core.errors import InputError, PigeonError
+from pigeon_cli.core.errors import InputError
 from pigeon_cli.training.data.dataset import load_dataset
 from pigeon_cli.training.data.looks import PLAIN
 from pigeon_cli.training.data.requests import draw_evaluation_requests, requests_sha256
-from tests.benchmarks.draws import drawn_by_row, save_picture, write_text
+from tests.benchmarks.draws import drawn_by_row, print_result, save_picture, write_text
 from tests.benchmarks.judge import Judge
 from tests.benchmarks.judge_constants import looked
 from tests.benchmarks.judge_network import JudgeNetwork
@@ -190,13 +190,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--generator", default="tests.benchmarks.pigeon_drawer:bundled", help="MODULE:FUNCTION")
     parser.add_argument("--plot", type=Path, help="PNG to write; else dial.png in --out")
-    arguments = parser.parse_args()
-    try:
-        print(_run(arguments), end="")
-    except PigeonError as error:
-        print(f"error: {error.message}\n{error.hint}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return print_result(_run, parser.parse_args())
 
 
 def _run(arguments: argparse.Namespace) -> str:

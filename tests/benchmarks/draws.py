@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,16 @@ def drawn_by_row(
             except PigeonError as error:
                 print(f"{row.name}: {request.id} failed, a miss: {error.message}", file=sys.stderr)
         yield read_picture(path)
+
+
+def print_result(work: Callable[[argparse.Namespace], str], arguments: argparse.Namespace) -> int:
+    """Print what ``work`` makes of a benchmark's arguments; returns the exit status, a PigeonError said on stderr."""
+    try:
+        print(work(arguments), end="")
+    except PigeonError as error:
+        print(f"error: {error.message}\n{error.hint}", file=sys.stderr)
+        return error.exit_code
+    return 0
 
 
 def read_folder(folder: Path, requests: Sequence[EvaluationRequest | None]) -> Iterator[Tensor | None]:

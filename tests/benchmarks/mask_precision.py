@@ -14,9 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from pigeon_cli.core.errors import PigeonError
 from pigeon_cli.training.data.dataset import load_dataset
 from pigeon_cli.training.data.requests import draw_evaluation_requests, requests_sha256
+from tests.benchmarks.draws import print_result
 from tests.benchmarks.rows import MASKS, Context, DroppedTokens, EvaluationRequest, MaskKind, load_drawer
 from tests.benchmarks.table import Share, paired_bootstrap
 
@@ -76,13 +76,7 @@ def main() -> int:
     parser.add_argument("--split", choices=("valid", "test", "unseen"), default="valid")
     parser.add_argument("--planted", type=int, choices=(1, 2), default=1)
     parser.add_argument("--seed", type=int, default=2026)
-    arguments = parser.parse_args()
-    try:
-        print(_table(arguments), end="")
-    except PigeonError as error:
-        print(f"error: {error.message}\n{error.hint}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return print_result(_table, parser.parse_args())
 
 
 def _table(arguments: argparse.Namespace) -> str:

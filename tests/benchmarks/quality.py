@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from pigeon_cli.core.errors import PigeonError, UsageError
+from pigeon_cli.core.errors import UsageError
 from pigeon_cli.training.data.dataset import load_dataset
 from pigeon_cli.training.data.requests import (
     TrainingRequest,
@@ -25,7 +25,7 @@ from pigeon_cli.training.data.requests import (
     requests_to_text,
 )
 from tests.benchmarks.candidates import LOOK_CANDIDATES, MEANING_CANDIDATES, candidate_features, same_meaning
-from tests.benchmarks.draws import drawn_by_row, read_folder, write_text
+from tests.benchmarks.draws import drawn_by_row, print_result, read_folder, write_text
 from tests.benchmarks.judge import CandidateFeatures, Judge, Verdict
 from tests.benchmarks.judge_network import JudgeNetwork
 from tests.benchmarks.rows import MASKS, ROWS, Context, EvaluationRequest, load_drawer, swap_histories
@@ -81,16 +81,10 @@ class Benchmark:
 
 def main() -> int:
     """Command line; returns the exit status."""
-    arguments = _parser().parse_args()
-    try:
-        _run(arguments)
-    except PigeonError as error:
-        print(f"error: {error.message}\n{error.hint}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return print_result(_run, _parser().parse_args())
 
 
-def _run(arguments: argparse.Namespace) -> None:
+def _run(arguments: argparse.Namespace) -> str:
     names, baselines = _names(arguments), _baselines(arguments.baseline)
     dataset = load_dataset(arguments.data)
     drawn = draw_evaluation_requests(
@@ -115,7 +109,7 @@ def _run(arguments: argparse.Namespace) -> None:
     table = summary(results, benchmark.chance(), groups, about)
     text = markdown(table) + "\n" + ", ".join(f"{key} {value}" for key, value in about.items()) + "\n"
     _write_results(arguments.out, table, text, hits_csv(results, [request.id for request in requests], groups))
-    print(text, end="")
+    return text
 
 
 def _write_results(out: Path, table: dict[str, Any], text: str, hits: str) -> None:

@@ -15,11 +15,11 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from pigeon_cli.core.errors import InputError, PigeonError
+from pigeon_cli.core.errors import InputError
 from pigeon_cli.report.sheet import make_sheet
 from pigeon_cli.training.data.dataset import load_dataset
 from pigeon_cli.training.data.requests import TrainingRequest, requests_from_text
-from tests.benchmarks.draws import read_picture, save_picture
+from tests.benchmarks.draws import print_result, read_picture, save_picture
 from tests.benchmarks.rows import Context, EvaluationRequest, to_picture
 
 HEADERS = ("liked 1", "liked 2", "liked 3", "liked 4", "liked 5", "reference", "drawn", "right answer")
@@ -52,23 +52,17 @@ def main() -> int:
     parser.add_argument("--row", default="auto", help="row whose draws are shown")
     parser.add_argument("--sheet", type=Path, required=True, help="PNG to write")
     parser.add_argument("--count", type=int, default=12)
-    arguments = parser.parse_args()
-    try:
-        _write(arguments)
-    except PigeonError as error:
-        print(f"error: {error.message}\n{error.hint}", file=sys.stderr)
-        return error.exit_code
-    print(arguments.sheet)
-    return 0
+    return print_result(_write, parser.parse_args())
 
 
-def _write(arguments: argparse.Namespace) -> None:
+def _write(arguments: argparse.Namespace) -> str:
     path, draws = arguments.out / "requests.jsonl", arguments.out / "draws" / arguments.row
     if not path.is_file() or not draws.is_dir():
         raise InputError(f"no run with a row {arguments.row!r} in {arguments.out}", "run quality.py --out there first")
     requests = requests_from_text(path.read_text(encoding="utf-8"))[: arguments.count]
     context = Context(load_dataset(arguments.data), seed=0)
     save_picture(request_sheet(context, requests, draws), arguments.sheet)
+    return f"{arguments.sheet}\n"
 
 
 if __name__ == "__main__":

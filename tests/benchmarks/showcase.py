@@ -15,13 +15,13 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from pigeon_cli.core.errors import InputError, PigeonError
+from pigeon_cli.core.errors import InputError
 from pigeon_cli.core.randomness import stream_seed
 from pigeon_cli.report.sheet import make_sheet
 from pigeon_cli.training.data.dataset import load_dataset
 from pigeon_cli.training.data.requests import draw_evaluation_requests
 from tests.benchmarks.dial import DIALS
-from tests.benchmarks.draws import save_picture
+from tests.benchmarks.draws import print_result, save_picture
 from tests.benchmarks.pigeon_drawer import COMMAND_COUNT, PigeonDrawer, bundled
 from tests.benchmarks.rows import Context, EvaluationRequest, RequestImages, swap_histories, to_picture
 
@@ -80,17 +80,10 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--sheet", type=Path, required=True, help="PNG to write")
     parser.add_argument("--seed", type=int, default=2026)
-    arguments = parser.parse_args()
-    try:
-        _write(arguments)
-    except PigeonError as error:
-        print(f"error: {error.message}\n{error.hint}", file=sys.stderr)
-        return error.exit_code
-    print(arguments.sheet)
-    return 0
+    return print_result(_write, parser.parse_args())
 
 
-def _write(arguments: argparse.Namespace) -> None:
+def _write(arguments: argparse.Namespace) -> str:
     dataset = load_dataset(arguments.data)
     context = Context(dataset, arguments.seed)
     drawn = draw_evaluation_requests(dataset, "valid", 100, arguments.seed)
@@ -98,7 +91,7 @@ def _write(arguments: argparse.Namespace) -> None:
     for asked, swapped in zip(requests, swap_histories(dataset, requests), strict=True):
         if asked.words and swapped is not None:
             save_picture(Showcase(context, bundled()).sheet(asked, swapped), arguments.sheet)
-            return
+            return f"{arguments.sheet}\n"
     raise InputError("no valid request has words and a second user", "use a larger dataset")
 
 

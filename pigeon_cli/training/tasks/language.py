@@ -123,7 +123,8 @@ class LanguageTask(TrainingTask):
         table = self.table()
         ids, labels = batch.ids.to(self.device), batch.labels.to(self.device)
         embedded = functional.embedding(ids.clamp(min=0), table)
-        asked = batch.weights.to(self.device) > 0.9
+        weights = batch.weights.to(self.device)
+        asked = weights > 0.9
         embedded = embedded * ~self._lost(ids, asked, lost_rows).unsqueeze(-1)
         slots = ids == REFERENCE_SLOT
         if len(batch.references):
@@ -137,12 +138,11 @@ class LanguageTask(TrainingTask):
         ).last_hidden_state
         wanted = labels[:, 1:]
         mask = wanted != IGNORED
-        weights = batch.weights.to(self.device)[:, 1:][mask]
+        weights, asked = weights[:, 1:][mask], asked[:, 1:][mask]
         # Only image ids are ever drawn, so only their logits are computed.
         first = self.spec.vocabulary.image_end
         logits = (hidden[:, :-1][mask] @ table[first:].to(hidden.dtype).T).float()
         soft, hard = self._cross_entropy(logits, wanted[mask] - first)
-        asked = weights > 0.9
         return {
             "loss": (soft * weights).sum() / weights.sum(),
             "asked": (hard * asked).sum() / asked.sum().clamp_min(1),

@@ -85,10 +85,11 @@ class ScorerTask(TrainingTask):
         with sdpa_kernel(SDPBackend.MATH):
             meanings, styles = (part.float() for part in self.scorer(self._contexts(self._worn(codes))))
         shown, _, asked = meanings.chunk(3)
+        liked, other, _ = styles.chunk(3)
         words = self._words([self.sampler.words(record, rng) for record in records[: len(shown)]]).float()
         numbers = torch.tensor([self.meanings[record.meaning] for record in records], device=self.device)
         meaning = contrast(shown, asked) + self._anchored(meanings, self.anchors.meanings, numbers)
-        style = contrast(*styles.chunk(3)[:2]) + self._anchored(styles.chunk(3)[0], self.anchors.sets, sets)
+        style = contrast(liked, other) + self._anchored(liked, self.anchors.sets, sets)
         named = contrast(shown, words) + self._anchored(words, self.anchors.meanings, numbers[: len(shown)])
         return {"loss": style + meaning + named, "style": style, "meaning": meaning, "words": named}
 
