@@ -90,7 +90,9 @@ class MaskGenerator(nn.Module):
 
     def forward(self, embeddings: Tensor, positions: Tensor, types: Tensor, images: Tensor | None = None) -> Tensor:
         """Cosine scores in [-1, 1], [B, L]; arguments as in :meth:`hidden`."""
-        return functional.cosine_similarity(embeddings, self.hidden(embeddings, positions, types, images), dim=-1)
+        hidden = self.hidden(embeddings, positions, types, images)
+        # Scores of a few bits would tie, and the order of ties decides what is kept.
+        return functional.cosine_similarity(embeddings.float(), hidden.float(), dim=-1)
 
 
 @dataclass(frozen=True)
