@@ -17,6 +17,8 @@ KEEP_BELOW = 2**30
 """Weights files of fewer bytes in all stay in memory together; of larger models each part goes when it has worked."""
 WORKSPACE: Final = 250 * 10**6
 """What the libraries take of main memory once they compute: code that was not run yet, and rooms of their own."""
+USABLE: Final = 0.9
+"""Of the main memory that is free; the rest is for whatever else grows meanwhile."""
 
 _STATUS = Path("/proc/self/status")
 _SYSTEM = Path("/proc/meminfo")
@@ -36,7 +38,7 @@ def measure(device: torch.device) -> Device:
     if device.type == "cuda":
         return Device("cuda", torch.cuda.mem_get_info(device)[0], torch.cuda.memory_reserved(device))
     held = _status_bytes("VmRSS") or 0
-    return Device(device.type, max(0, _free_memory(held) - WORKSPACE), held + WORKSPACE)
+    return Device(device.type, max(0, int(USABLE * _free_memory(held)) - WORKSPACE), held + WORKSPACE)
 
 
 def peak_memory() -> int | None:

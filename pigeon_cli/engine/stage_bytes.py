@@ -27,8 +27,9 @@ _TAIL: Final = 16
 """Words of a prompt that follow the reference, about; dial positions do not share them."""
 _UNET_MAPS: Final = 16
 """In maps of the first width: 5 wait for the way up, 11 are the inputs and results of the widest block."""
-_VAE_MAPS: Final = 8
-"""In maps of the first width: the last block's input, twice as wide, also normed and activated, shortcut and result."""
+_VAE_MAPS: Final = 12
+"""In maps of the first width: the last block's input, twice as wide, also normed and activated, shortcut, result, and
+what convolutions lay out anew; measured."""
 _CLIP_IMAGE_BYTES: Final = 2**25
 """A block of ViT-H/14 over the 257 tokens of one image, with the image itself."""
 
@@ -132,7 +133,7 @@ def _drawing(
     guided = sampling.guidance != 1.0
     sequences = sampling.beams * (2 if guided else 1)
     own = demand.tokens if guided else min(demand.tokens, sampling.maximum_tokens + spec.reference_slots + _TAIL)
-    one_layer = 2 * sequences * demand.tokens * 2 * config.hidden_size * wide
+    one_layer = sequences * demand.tokens * 2 * config.hidden_size * wide
     logits = sequences * spec.vocabulary.size * _LOGIT_BYTES
     return Stage(
         name,

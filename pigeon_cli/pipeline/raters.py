@@ -44,11 +44,15 @@ class Inputs:
 class Rater(Protocol):
     """Rates the candidates of one request: all of them by codes, those that are drawn by their pixels."""
 
+    @property
+    def sees_pixels(self) -> bool:
+        """Whether :meth:`score` can be asked."""
+
     def prescore(self, inputs: Inputs, candidates: Codes) -> list[Rating]:
         """A rating for each candidate, higher is better."""
 
     def score(self, inputs: Inputs, images: Sequence[Image.Image]) -> list[Rating]:
-        """A rating for each drawn image; empty where nothing here can look at pixels."""
+        """A rating for each drawn image."""
 
 
 def condition_of(parts: Parts, codes: Codes) -> DecodedCondition:
@@ -59,6 +63,8 @@ def condition_of(parts: Parts, codes: Codes) -> DecodedCondition:
 
 class LearnedRater:
     """The model's own scorer; drawn images are read back into codes."""
+
+    sees_pixels = True
 
     def __init__(self, parts: Parts, text: sentencepiece.SentencePieceProcessor) -> None:
         self._parts, self._text = parts, text
@@ -89,6 +95,10 @@ class FreeRater:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
 
+    @property
+    def sees_pixels(self) -> bool:
+        return self._parts.model.clip is not None
+
     def prescore(self, inputs: Inputs, candidates: Codes) -> list[Rating]:
         """Half the mean cosine with the history, half that with the reference image where there is one."""
         history = self._vectors([tokens.codes for tokens in inputs.history])
@@ -103,8 +113,6 @@ class FreeRater:
 
     def score(self, inputs: Inputs, images: Sequence[Image.Image]) -> list[Rating]:
         """Half the cosine with the words, half the mean with the history; without words the history alone."""
-        if self._parts.model.clip is None:
-            return []
         drawn, history = self._seen(images), self._seen(inputs.pictures)
         liked = (drawn @ history.T).mean(1)
         asked = drawn @ self._read(inputs.words) if inputs.words.strip() else None

@@ -191,8 +191,11 @@ class Session:
 
     def _personalize(self, asked: Asked, settings: Settings, stages: Stages) -> Outcome:
         inputs = self._read(asked, settings, stages)
-        masks = self._mask(inputs, settings, stages)
-        codes = self._imagine(inputs, asked.titles, masks, self._slots(masks, settings, stages), settings, stages)
+        with stages("mask", len(settings.dials)):
+            masks = self._mask(inputs, settings)
+            self.parts.enter("slots")
+            slots = self._slots(masks, settings)
+        codes = self._imagine(inputs, asked.titles, masks, slots, settings, stages)
         candidates = self._record(inputs, masks, codes, settings)
         rater: Rater = FreeRater(self.parts) if self.spec.scorer is None else LearnedRater(self.parts, self.text)
         with stages("prescore", len(candidates)):
@@ -203,13 +206,15 @@ class Session:
         ]
         candidates, best = shortlist(candidates, settings.drawings)
         images = self._draw([candidates[place] for place in best], settings, stages)
-        with stages("score", len(images)):
-            scores = rater.score(inputs, images)
+        scores = []
+        if rater.sees_pixels:
+            with stages("score", len(images)):
+                scores = rater.score(inputs, images)
         for place, (score, parts) in zip(best, scores, strict=False):
             candidates[place] = replace(candidates[place], score=score, score_parts=parts)
         candidates, order = rank(candidates, best, settings.count)
         by_place = dict(zip(best, images, strict=True))
-        told = self._warnings(asked.words, settings, pixels_seen=bool(scores))
+        told = self._warnings(asked.words, settings, rater.sees_pixels)
         return Outcome(
             drawn=[Drawing(by_place[place], candidates[place]) for place in order],
             candidates=tuple(candidates),
@@ -221,7 +226,8 @@ class Session:
 
     def _masks(self, asked: Asked, settings: Settings, stages: Stages) -> MaskOutcome:
         inputs = self._read(asked, settings, stages)
-        masks = self._mask(inputs, settings, stages)
+        with stages("mask", len(settings.dials)):
+            masks = self._mask(inputs, settings)
         return MaskOutcome(self._history_masks(inputs, masks), self._reference_masks(inputs, masks, settings), settings)
 
     def _read(self, asked: Asked, settings: Settings, stages: Stages) -> Inputs:
@@ -262,7 +268,7 @@ class Session:
                 "give fewer words or history images, or a smaller --max-tokens",
             )
 
-    def _mask(self, inputs: Inputs, settings: Settings, stages: Stages) -> DialMasks:
+    def _mask(self, inputs: Inputs, settings: Settings) -> DialMasks:
         def decided(generator: MaskGenerator | None, embedding: nn.Module | None) -> DialMasks:
             return decide_masks(
                 settings.mask,
@@ -276,20 +282,14 @@ class Session:
                 embedding=embedding,
             )
 
-        with stages("mask", len(settings.dials)):
-            if settings.mask != "learned":
-                return decided(None, None)
-            with self.parts.use(MASK_GENERATOR) as generator, self.parts.use(EMBEDDING) as embedding:
-                return decided(generator, embedding)
+        if settings.mask != "learned":
+            return decided(None, None)
+        with self.parts.use(MASK_GENERATOR) as generator, self.parts.use(EMBEDDING) as embedding:
+            return decided(generator, embedding)
 
-    def _slots(self, masks: DialMasks, settings: Settings, stages: Stages) -> Tensor:
+    def _slots(self, masks: DialMasks, settings: Settings) -> Tensor:
         parts, own = self.parts, ADAPTER if settings.aligned else BASE_ADAPTER
-        with (
-            stages("slots", len(settings.dials)),
-            parts.use(QUANTIZER) as quantizer,
-            parts.use(DECODER) as decoder,
-            parts.use(own) as adapter,
-        ):
+        with parts.use(QUANTIZER) as quantizer, parts.use(DECODER) as decoder, parts.use(own) as adapter:
             return reference_slots(masks, self.spec, quantizer, decoder, adapter)
 
     def _imagine(

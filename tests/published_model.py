@@ -1,0 +1,79 @@
+"""A small model in the published layout that draws: every part two layers deep, real wordings, random weights."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import sentencepiece
+import torch
+
+from pigeon_cli.core.configs import (
+    AdapterConfig,
+    EmbeddingDecoderConfig,
+    LanguageConfig,
+    MaskGeneratorConfig,
+    ModelSpec,
+    SamplingConfig,
+    VisualTokenizerConfig,
+)
+from pigeon_cli.core.vocabulary import Vocabulary
+from pigeon_cli.pipeline.prompt import prompt_template
+from tests.keymaps.official_files import read_back, tiny_spec, write_model, write_stage_one, write_tensors
+
+CODES, WIDTH, PATCHES, DEPTH = 64, 32, 16, 2
+TITLES = ("The Matrix", "Toy Story", "Heat", "Casino", "Alien")
+IMAGE = 64
+"""Pixels on a side of what it draws, where the published model draws 1024."""
+
+
+def write_published(folder: Path) -> Path:
+    """Model and alignment below ``folder``: half-precision safetensors as ``pigeon download`` leaves them."""
+    model = folder / "model"
+    text = _text_model()
+    spec = published_spec(int(sentencepiece.SentencePieceProcessor(model_proto=text).get_piece_size()))
+    write_model(model, ".safetensors", sharded=True, spec=spec)
+    (model / "language_model" / "tokenizer.model").write_bytes(text)
+    write_stage_one(model / "alignment" / "checkpoint-1", ".safetensors", spec)
+    for path in model.rglob("*.safetensors"):
+        kind = torch.float32 if "vae" in path.parts else torch.float16 if "unet" in path.parts else torch.bfloat16
+        write_tensors(path, {key: _lively(key, tensor).to(kind) for key, tensor in read_back(path).items()})
+    return model
+
+
+def published_spec(text_size: int) -> ModelSpec:
+    """The shape of LaVIT-7B-v2 in small: one reference slot, beams, no scorer, drawn at any aspect."""
+    spec = tiny_spec()
+    return replace(
+        spec,
+        vocabulary=Vocabulary(text_size, CODES),
+        tokenizer=VisualTokenizerConfig(56, 14, WIDTH, DEPTH, 2, DEPTH, 2, CODES, 8),
+        decoder=EmbeddingDecoderConfig(8, WIDTH, DEPTH, 2, PATCHES, (6, 10), 10),
+        mask_generator=MaskGeneratorConfig(WIDTH, 4, 1, 24, 18),
+        adapter=AdapterConfig(16, 12, WIDTH),
+        language=LanguageConfig(WIDTH, 64, DEPTH, 4, 1024, lora_rank=3, lora_alpha=6),
+        diffusion=replace(spec.diffusion, image_size=IMAGE),
+        sampling=SamplingConfig(beams=2, minimum_tokens=4, maximum_tokens=12, reference_guidance=4.0),
+    )
+
+
+def _lively(key: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Logits that differ, and a selector that wavers, so that images keep different tokens."""
+    return tensor * 20 if key in ("lm_head.weight", "token_predictor.out_conv.4.weight") else tensor
+
+
+def _text_model() -> bytes:
+    model = io.BytesIO()
+    lines = [line for name in ("sticker", "poster") for line in prompt_template(name).splitlines()]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([*lines, *TITLES, "red fox", "happy cat"]),
+        model_writer=model,
+        vocab_size=480,
+        hard_vocab_limit=False,
+        byte_fallback=True,
+        character_coverage=1.0,
+        num_threads=1,
+        minloglevel=2,
+    )
+    return model.getvalue()
