@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import sentencepiece
 import torch
+from safetensors.torch import save_file
 
 from pigeon_cli.core.configs import (
     AdapterConfig,
@@ -19,7 +21,10 @@ from pigeon_cli.core.configs import (
     VisualTokenizerConfig,
 )
 from pigeon_cli.core.vocabulary import Vocabulary
+from pigeon_cli.models.encoders import build_clip
 from pigeon_cli.pipeline.prompt import prompt_template
+from pigeon_cli.weights.checkpoint import sha256_of
+from pigeon_cli.weights.manifest import Manifest, StoredFile, complete
 from tests.keymaps.official_files import read_back, tiny_spec, write_model, write_stage_one, write_tensors
 
 CODES, WIDTH, PATCHES, DEPTH = 64, 32, 16, 2
@@ -60,7 +65,7 @@ def published_spec(text_size: int) -> ModelSpec:
 
 def _lively(key: str, tensor: torch.Tensor) -> torch.Tensor:
     """Logits that differ, and a selector that wavers, so that images keep different tokens."""
-    return tensor * 20 if key in ("lm_head.weight", "token_predictor.out_conv.4.weight") else tensor
+    return tensor * 8 if key in ("lm_head.weight", "token_predictor.out_conv.4.weight") else tensor
 
 
 def _text_model() -> bytes:
@@ -77,3 +82,25 @@ def _text_model() -> bytes:
         minloglevel=2,
     )
     return model.getvalue()
+
+
+def write_clip(folder: Path) -> None:
+    """A CLIP of a few numbers as ``pigeon download clip-vit-h-14`` leaves one, manifest included."""
+    folder.mkdir(parents=True)
+    letters = [*"abcdefghijklmnopqrstuvwxyz"]
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
+    (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n")
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    text = {**sizes, **ends, "vocab_size": len(words), "max_position_embeddings": 16, "projection_dim": 8}
+    vision = {**sizes, "image_size": 32, "patch_size": 16, "projection_dim": 8}
+    settings = {"text_config": text, "vision_config": vision, "projection_dim": 8}
+    (folder / "config.json").write_text(json.dumps(settings))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_file(dict(build_clip(settings).state_dict()), folder / "model.safetensors")
+    files = tuple(
+        StoredFile(path.name, path.stat().st_size, sha256_of(path), ()) for path in sorted(folder.iterdir())
+    )
+    complete(folder, Manifest(folder.name, "hub:test/clip@main", "", None, files))
