@@ -100,7 +100,5 @@ def write_clip(folder: Path) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         save_file(dict(build_clip(settings).state_dict()), folder / "model.safetensors")
-    files = tuple(
-        StoredFile(path.name, path.stat().st_size, sha256_of(path), ()) for path in sorted(folder.iterdir())
-    )
+    files = tuple(StoredFile(path.name, path.stat().st_size, sha256_of(path), ()) for path in sorted(folder.iterdir()))
     complete(folder, Manifest(folder.name, "hub:test/clip@main", "", None, files))

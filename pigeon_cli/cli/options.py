@@ -76,7 +76,9 @@ Title = Annotated[
 ]
 Scenario = Annotated[
     Literal["sticker", "poster"] | None,
-    typer.Option(help="The wording of the prompt, of published models; default: the model's own.", rich_help_panel=INPUTS),
+    typer.Option(
+        help="The wording of the prompt, of published models; default: the model's own.", rich_help_panel=INPUTS
+    ),
 ]
 Sample = Annotated[
     bool, typer.Option("--sample", help="Try it with the images in the package.", rich_help_panel=INPUTS)
@@ -146,7 +148,9 @@ TopK = Annotated[int | None, typer.Option(min=1, help="Codes are drawn from the 
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="Codes per image at most.", rich_help_panel=DRAWING)]
 Aspect = Annotated[
     Literal["1:1", "4:3", "3:2", "16:9", "2:3", "3:4"] | None,
-    typer.Option(help="Width to height, of published models; default: 2:3 for posters, else 1:1.", rich_help_panel=DRAWING),
+    typer.Option(
+        help="Width to height, of published models; default: 2:3 for posters, else 1:1.", rich_help_panel=DRAWING
+    ),
 ]
 Size = Annotated[
     int | None,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 REPORT_VERSION: Final = 1
 """Raised when a reader of ``report.json`` would have to change; the schema file carries it in its name."""
@@ -82,8 +82,8 @@ class GenerateRequest:
     size: int | None = None
     max_memory: int | None = None
     """Bytes."""
-    dtype: str = "auto"
-    quantize: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    quantize: Literal["none", "int8", "nf4"] | None = None
 
     @property
     def words(self) -> str:

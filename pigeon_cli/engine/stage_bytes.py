@@ -141,8 +141,8 @@ def _drawing(
         reserve=block + key_value_bytes(config, 1, demand.tokens, wide),
         rows=min(rows, max(1, LANGUAGE_ROWS // sequences)),
         row_bytes=key_value_bytes(config, sequences, own, wide) + one_layer + logits,
-        reason="a block over the prompt, its keys and values; a row: keys and values that its beams have to themselves, "
-        "those of one layer made whole, and logits",
+        reason="a block over the prompt, its keys and values; a row: keys and values that its beams have alone, those "
+        "of one layer made whole, and logits",
     )
 
 

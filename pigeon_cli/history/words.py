@@ -12,7 +12,9 @@ from pigeon_cli.history.intake import load_image
 
 SIDECAR_BYTES: Final = 4096
 """A longer sidecar file is cut; a caption is a sentence."""
-CAMERA_NAMES: Final = frozenset({"img", "image", "dsc", "dscn", "pxl", "photo", "picture", "screenshot", "scan", "untitled"})
+CAMERA_NAMES: Final = frozenset(
+    {"img", "image", "dsc", "dscn", "pxl", "photo", "picture", "screenshot", "scan", "untitled"}
+)
 """Words of file names that say nothing about the image."""
 
 

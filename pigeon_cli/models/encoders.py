@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel
 
@@ -16,8 +16,8 @@ def build_clip(settings: dict[str, Any]) -> CLIPModel:
 
 def image_vectors(clip: CLIPModel, pixels: Tensor) -> Tensor:
     """Float32 unit vectors [B, W] of normalised pixels [B, 3, side, side]."""
-    kind = cast(nn.Module, clip.visual_projection).weight
-    return _unit(clip.get_image_features(pixel_values=pixels.to(kind)))
+    weight = clip.visual_projection.weight
+    return _unit(clip.get_image_features(pixel_values=pixels.to(weight)))
 
 
 def word_vectors(clip: CLIPModel, ids: Tensor, attention: Tensor) -> Tensor:

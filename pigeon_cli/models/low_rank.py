@@ -1,14 +1,14 @@
 """A LoRA that lies beside the language model instead of being folded in, so that mapped weights stay as they are.
 
-Folded into the 7B model it would make 2 GB of new weights beside the 14 GB that are mapped; beside it, the base model and
-the aligned one are the same weights in memory.
+Folded into the 7B model it would make 2 GB of new weights beside the 14 GB that are mapped; beside it, the base model
+and the aligned one are the same weights in memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -49,8 +49,8 @@ class LowRank(nn.Module):
                 handle.remove()
 
     def _hook(self, name: str) -> Any:
-        first = self.get_submodule(f"{_PREFIX}{name}.lora_A").weight
-        second = self.get_submodule(f"{_PREFIX}{name}.lora_B").weight
+        sides = (self.get_submodule(f"{_PREFIX}{name}.lora_{side}").weight for side in "AB")
+        first, second = (cast(Tensor, weight) for weight in sides)
 
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             return output + self.scale * functional.linear(functional.linear(inputs[0], first), second)

@@ -1,8 +1,8 @@
 """Linear layers in fewer bits: int8 with a scale per output row, anywhere; nf4 on CUDA, by bitsandbytes.
 
-Measured on two cores (EPYC, torch 2.13), one layer of 4096 x 11008, milliseconds for 1, 4, 12, 44 and 800 rows: bfloat16
-8, 8, 8, 17, 154; torch's packed int8 product 8, 8, 17, 35, 583; int8 made bfloat16 first 53, 61, 63, 70, 211;
-torchao 0.18 (``Int8WeightOnlyConfig``), which does the latter, 54, 62, 62, 69, 211. Hence no torchao, and both products.
+Measured on two cores (EPYC, torch 2.13), one layer of 4096 x 11008, milliseconds for 1, 4, 12, 44 and 800 rows:
+bfloat16 8, 8, 8, 17, 154; torch's packed int8 product 8, 8, 17, 35, 583; int8 made bfloat16 first 53, 61, 63, 70, 211;
+torchao 0.18 (``Int8WeightOnlyConfig``), which does the latter, 54, 62, 62, 69, 211. Hence both products, no torchao.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Keys and values of many rows that continue from few: what the rows share is held once.
 
-Source: DESIGN.md section 2, "The shape of a fast run". A row of the 7B model holds half a megabyte a token, so beams and
-dial positions that each had the prompt to themselves would need several gigabytes more than the prompt does.
+Source: DESIGN.md section 2, "The shape of a fast run". A row of the 7B model holds half a megabyte a token, so beams
+and dial positions that each had the prompt to themselves would need several gigabytes more than the prompt does.
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ class FannedLayer(DynamicLayer):
             self.lazy_initialization(*own)
             self.keys, self.values = own
 
+    @property
+    def own(self) -> tuple[Tensor, Tensor] | None:
+        """Each row's own columns; ``None`` before the first."""
+        return None if self.keys is None or self.values is None else (self.keys, self.values)
+
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Take in new columns of each row; returns all columns of all rows, [rows, heads, L, width] each."""
         super().update(key_states, value_states, *args, **kwargs)
@@ -35,10 +40,10 @@ class FannedLayer(DynamicLayer):
 
     def whole(self) -> tuple[Tensor, Tensor]:
         """All columns of all rows."""
-        shared = [self._spread(part) for part in self.shared]
-        if not self.is_initialized:
-            return shared[0], shared[1]
-        return torch.cat([shared[0], self.keys], dim=2), torch.cat([shared[1], self.values], dim=2)
+        keys, values = (self._spread(part) for part in self.shared)
+        if (own := self.own) is None:
+            return keys, values
+        return torch.cat([keys, own[0]], dim=2), torch.cat([values, own[1]], dim=2)
 
     def get_seq_length(self) -> int:
         """Columns of a row."""
@@ -46,7 +51,7 @@ class FannedLayer(DynamicLayer):
 
     def chosen(self, rows: Tensor) -> FannedLayer:
         """The layer with its rows chosen, repeated or reordered; what is shared is not copied."""
-        own = (self.keys[rows], self.values[rows]) if self.is_initialized else None
+        own = None if self.own is None else (self.own[0][rows], self.own[1][rows])
         return FannedLayer(self.shared, self.rows[rows], own)
 
     def _spread(self, part: Tensor) -> Tensor:
@@ -72,8 +77,7 @@ def continued(cache: DynamicCache) -> DynamicCache:
     copy = DynamicCache()
     for layer in _stored(cache):
         if isinstance(layer, FannedLayer):
-            own = (layer.keys, layer.values) if layer.is_initialized else None
-            copy.layers.append(FannedLayer(layer.shared, layer.rows, own))
+            copy.layers.append(FannedLayer(layer.shared, layer.rows, layer.own))
         else:
             twin = DynamicLayer()
             twin.lazy_initialization(layer.keys, layer.values)
@@ -84,9 +88,7 @@ def continued(cache: DynamicCache) -> DynamicCache:
 
 def layers_of(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
     """Keys and values of each layer, [B, heads, L, width] each."""
-    return [
-        layer.whole() if isinstance(layer, FannedLayer) else (layer.keys, layer.values) for layer in _stored(cache)
-    ]
+    return [layer.whole() if isinstance(layer, FannedLayer) else (layer.keys, layer.values) for layer in _stored(cache)]
 
 
 def _stored(cache: DynamicCache) -> list[Any]:

@@ -15,6 +15,7 @@ from pigeon_cli.models.diffusion import UNet, build_scheduler, decode_latents, d
 from pigeon_cli.models.embedding_decoder import DecodedCondition, EmbeddingDecoder
 from pigeon_cli.models.quantizer import Quantizer
 
+
 def condition(decoder: EmbeddingDecoder, quantizer: Quantizer, codes: Sequence[Sequence[int]]) -> DecodedCondition:
     """What the image generator is conditioned on, one row per image of ``codes`` (any lengths)."""
     length = max(len(row) for row in codes)

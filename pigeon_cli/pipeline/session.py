@@ -53,8 +53,13 @@ from pigeon_cli.weights.stored_model import StoredModel
 
 R = TypeVar("R")
 
-UNTRAINED_MASK = "--mask learned: the published mask generator was never trained; similarity is what this model is made for"
-NO_CLIP = "ranked before drawing, without a look at the pixels; for the paper's rule type: pigeon download clip-vit-h-14"
+UNTRAINED_MASK = (
+    "--mask learned: the published mask generator was never trained; similarity is what this model is made for"
+)
+NO_CLIP = (
+    "ranked before drawing, without a look at the pixels; for the paper's rule type: pigeon download clip-vit-h-14"
+)
+
 
 @dataclass(frozen=True)
 class Asked:

@@ -10,10 +10,11 @@ from PIL import Image
 from torch import Tensor
 
 from pigeon_cli.core.vocabulary import Vocabulary
-from pigeon_cli.history.preprocess import to_pixels
 from pigeon_cli.engine.stage_bytes import IMAGES_AT_ONCE
+from pigeon_cli.history.preprocess import to_pixels
 from pigeon_cli.models.quantizer import Quantizer
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
+
 
 @dataclass(frozen=True)
 class ImageTokens:

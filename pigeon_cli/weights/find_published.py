@@ -38,7 +38,9 @@ def find_official(path: Path) -> OfficialFolder:
     """
     places = [path, *(path.absolute().with_name(name) for name in BESIDE)]
     place = next((place for place in places if _holds_alignment(place)), None)
-    scenario = next((name for name in DOWNLOADED if place is not None and place.name == f"pigeon-{name}"), DOWNLOADED[0])
+    scenario = next(
+        (name for name in DOWNLOADED if place is not None and place.name == f"pigeon-{name}"), DOWNLOADED[0]
+    )
     return _whole(OfficialFolder(path, _alignment(place), scenario, _clip()))
 
 

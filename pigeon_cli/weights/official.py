@@ -59,9 +59,7 @@ class OfficialFolder:
         return True
 
     def tensor_files(self, part: str) -> list[TensorFile]:
-        return [
-            TensorFile(path, _our_key(source)) for source in self.sources(part) for path in source.files.shards
-        ]
+        return [TensorFile(path, _our_key(source)) for source in self.sources(part) for path in source.files.shards]
 
     def fill(self, part: str, build: Callable[[], M], start: str = "") -> M:
         """The module is built without weights and gets the mapped tensors as they are."""

@@ -176,9 +176,7 @@ def test_words_alone(pigeon: Pigeon, liked: Path, tmp_path: Path) -> None:
     assert loads.count("language") == 1, "the base model and the aligned one are the same weights"
 
 
-@pytest.mark.parametrize(
-    ("options", "dtype"), [(("--quantize", "int8"), "int8"), (("--dtype", "float32"), "float32")]
-)
+@pytest.mark.parametrize(("options", "dtype"), [(("--quantize", "int8"), "int8"), (("--dtype", "float32"), "float32")])
 def test_precisions(
     pigeon: Pigeon, request_words: tuple[str | Path, ...], options: tuple[str, ...], dtype: str
 ) -> None:
@@ -194,9 +192,7 @@ def test_nf4_is_for_cuda(pigeon: Pigeon, request_words: tuple[str | Path, ...]) 
     assert "nf4 runs on CUDA only" in result.stderr
 
 
-def test_clip_in_the_cache_ranks_what_is_drawn(
-    pigeon: Pigeon, liked: Path, wish: Path, tmp_path: Path
-) -> None:
+def test_clip_in_the_cache_ranks_what_is_drawn(pigeon: Pigeon, liked: Path, wish: Path, tmp_path: Path) -> None:
     write_clip(tmp_path / "cache" / "clip-vit-h-14")
     report = report_of(pigeon("--history", liked, "--ref", wish, "--ref-mask", "0.5", "-n", "1", "--json"))
     assert report["warnings"] == []

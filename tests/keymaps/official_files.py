@@ -216,7 +216,12 @@ def write_model(folder: Path, ending: str = ".bin", sharded: bool = False, spec:
     (folder / "language_model" / "tokenizer.model").write_bytes(b"not read here")
     (folder / OWN_SPEC).write_text(spec_text(spec), encoding="utf-8")
     language = {theirs: getattr(spec.language, ours) for theirs, ours in LANGUAGE_FIELDS.items()}
-    language |= {"model_type": "llama", "rms_norm_eps": PUBLISHED_EPSILON, "rope_scaling": None, "vocab_size": spec.vocabulary.size}
+    language |= {
+        "model_type": "llama",
+        "rms_norm_eps": PUBLISHED_EPSILON,
+        "rope_scaling": None,
+        "vocab_size": spec.vocabulary.size,
+    }
     euler = {"_class_name": "EulerDiscreteScheduler", "interpolation_type": "linear", "steps_offset": 1}
     configs: dict[str, Mapping[str, Any]] = {
         LANGUAGE_CONFIG: language,

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-from pigeon_cli.core.errors import MemoryBudgetError, UsageError
 from pigeon_cli.core.configs import LanguageConfig
+from pigeon_cli.core.errors import MemoryBudgetError, UsageError
 from pigeon_cli.engine.conversion import KINDS, check_quantizer, convert
 from pigeon_cli.engine.devices import choose_device
 from pigeon_cli.engine.plan import Device, Plan, Precision
