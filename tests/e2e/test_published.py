@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from pigeon_cli.cli.main import app
-from pigeon_cli.report.json_report import read_schema
+from pigeon_cli.report.json_report import MASKS_SCHEMA_NAME, read_schema
 from tests.published_model import TITLES, write_clip, write_published
 
 Pigeon = Callable[..., Result]
@@ -224,3 +224,16 @@ def test_a_size_that_cannot_be_drawn(pigeon: Pigeon, request_words: tuple[str | 
     assert result.exit_code == 2 and "try --size 96" in result.stderr
     mini = pigeon(*request_words, "--model", "mini", "--size", "256")
     assert mini.exit_code == 2 and "128 x 128 pixels only" in mini.stderr
+
+
+def test_the_mask_can_be_inspected(pigeon: Pigeon, liked: Path, wish: Path, published: Path, tmp_path: Path) -> None:
+    drawn = report_of(pigeon("--history", liked, "--ref", wish, "-n", "1", "--ref-mask", "0.5", "--json"))
+    words = ("inspect-mask", "--model", published, "--device", "cpu", "--history", liked, "--ref", wish, "--json")
+    result = CliRunner().invoke(app, list(map(os.fspath, words)))
+    assert result.exit_code == 0, result.output
+    masks = json.loads(result.stdout)
+    jsonschema.validate(masks, read_schema(MASKS_SCHEMA_NAME))
+    assert masks["settings"]["mask"] == "similarity"
+    kept = [image["kept"] for image in masks["images"]]
+    assert kept[:-1] == [mask["kept"] for mask in drawn["history_tokens"]]
+    assert kept[-1] == drawn["candidates"][0]["reference_tokens"]["kept"]

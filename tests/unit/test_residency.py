@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,7 @@ from torch.nn import functional
 
 from pigeon_cli.core.configs import LanguageConfig
 from pigeon_cli.core.errors import MemoryBudgetError, UsageError
-from pigeon_cli.engine.conversion import KINDS, check_quantizer, convert
+from pigeon_cli.engine.conversion import KINDS, check_quantizer, convert, trim
 from pigeon_cli.engine.devices import choose_device
 from pigeon_cli.engine.plan import Device, Plan, Precision
 from pigeon_cli.engine.residency import ALIGNED, BASE, EMBEDDING, LORA, QUANTIZER, TOKENIZER, Parts
@@ -171,6 +172,9 @@ def test_what_is_evicted_leaves_memory_and_nothing_is_there_twice(
         model, Precision.BFLOAT16, ("load", "language"), ("run", "one"), ("evict", "language"), ("run", "two")
     )
     ids = torch.arange(9).unsqueeze(0)
+    # What other tests have freed would go meanwhile.
+    gc.collect()
+    trim()
     before = resident()
     parts.enter("one")
     with torch.no_grad(), parts.use(BASE) as module:
