@@ -45,6 +45,10 @@ from tests.parity.golden import TOKENIZER
 ENDING = ".safetensors"
 LANGUAGE_SHARDS = (4.58, 4.86, 4.31)
 """Sizes of the published shards, in any unit."""
+POSITION_DEVIATION = 4.0
+SELECTOR = frozenset(f"token_predictor.out_conv.{layer}.weight" for layer in (0, 2, 4))
+"""With weights that are merely random all patches are much alike, and GELU's outputs have a mean: an image would keep
+all of its patches or a single one. Strong positions and rows of mean zero make it some of them, as it really is."""
 ALIGNMENT = "alignment"
 RESERVE = 64 << 20
 """Bytes that stay free, and more than what is no weights."""
@@ -91,7 +95,10 @@ def model_files(keymap: KeyMap, spec: ModelSpec) -> list[WeightsFile]:
         parts = split(shapes, LANGUAGE_SHARDS)
         names = (f"{stem}-{number:05}-of-{len(parts):05}{ENDING}" for number in range(1, len(parts) + 1))
         return [WeightsFile(name, part) for name, part in zip(names, parts, strict=True)]
-    return [WeightsFile(stem + ENDING, shapes, torch.float32 if keymap is keymaps.VAE else torch.bfloat16)]
+    file = WeightsFile(stem + ENDING, shapes, torch.float32 if keymap is keymaps.VAE else torch.bfloat16)
+    if keymap is keymaps.ENCODER:
+        return [replace(file, deviations={"pos_embed": POSITION_DEVIATION})]
+    return [replace(file, centred=SELECTOR) if keymap is keymaps.SELECTOR_MERGER_QUANTIZER else file]
 
 
 def alignment_file(keymap: KeyMap, spec: ModelSpec) -> WeightsFile:

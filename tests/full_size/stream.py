@@ -7,7 +7,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 
@@ -32,6 +32,10 @@ class WeightsFile:
     path: str
     shapes: Mapping[str, Shape]
     dtype: torch.dtype = torch.bfloat16
+    deviations: Mapping[str, float] = field(default_factory=dict)
+    """Of the tensors that differ from :data:`DEVIATION`."""
+    centred: frozenset[str] = frozenset()
+    """Matrices whose rows have a mean of zero; smaller than a piece."""
 
     @property
     def bytes(self) -> int:
@@ -53,7 +57,7 @@ def write_random(folder: Path, file: WeightsFile, seed: int) -> int:
                 stream.write(_header(file))
                 for key, shape in file.shapes.items():
                     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{file.path}/{key}".encode()))
-                    for piece in _values(key, shape, generator):
+                    for piece in _values(file, key, generator):
                         stream.write(piece.to(file.dtype).view(torch.uint8).numpy())
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -75,12 +79,22 @@ def _header(file: WeightsFile) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-def _values(key: str, shape: Shape, generator: torch.Generator) -> Iterator[Tensor]:
-    """The numbers of one tensor, flat, in pieces: norms 1, biases 0, the sinusoid table itself, else random."""
+def settled_values(key: str, shape: Shape) -> Tensor | None:
+    """The values of a tensor that is not random: norms 1, biases 0, the sinusoid table itself."""
     if key.endswith("position_embedding.pe"):
-        yield SinusoidTable(*shape).pe.flatten()
-    elif len(shape) == 1:
-        yield torch.full(shape, 1.0 if key.endswith("weight") else 0.0)
+        return SinusoidTable(*shape).pe
+    return torch.full(shape, 1.0 if key.endswith("weight") else 0.0) if len(shape) == 1 else None
+
+
+def _values(file: WeightsFile, key: str, generator: torch.Generator) -> Iterator[Tensor]:
+    """The numbers of one tensor, flat, in pieces."""
+    shape, deviation = file.shapes[key], file.deviations.get(key, DEVIATION)
+    settled = settled_values(key, shape)
+    if settled is not None:
+        yield settled.flatten()
+    elif key in file.centred:
+        matrix = torch.empty(shape).normal_(0, deviation, generator=generator)
+        yield (matrix - matrix.mean(1, keepdim=True)).flatten()
     else:
         for start in range(0, prod(shape), PIECE):
-            yield torch.empty(min(PIECE, prod(shape) - start)).normal_(0, DEVIATION, generator=generator)
+            yield torch.empty(min(PIECE, prod(shape) - start)).normal_(0, deviation, generator=generator)

@@ -104,6 +104,23 @@ def test_norms_are_one_biases_zero_and_weights_small(tmp_path: Path) -> None:
     assert len(weights[4].unique()) > 1000, "also what lies beyond the first piece is random"
 
 
+def test_deviations_and_centred_rows_are_heeded(tmp_path: Path) -> None:
+    shapes = {"wide": (64, 64), "centred": (64, 64)}
+    file = WeightsFile("weights.safetensors", shapes, torch.float32, {"wide": 4.0}, frozenset({"centred"}))
+    write_random(tmp_path, file, seed=0)
+    found = read_tensors(tmp_path / file.path)
+    assert float(found["wide"].std()) == pytest.approx(4.0, rel=0.1)
+    assert float(found["centred"].std()) == pytest.approx(0.02, rel=0.1)
+    assert float(found["centred"].mean(1).abs().max()) < 1e-8 < float(found["wide"].mean(1).abs().min())
+
+
+def test_the_selector_s_special_tensors_are_there(spec: ModelSpec) -> None:
+    keymaps_of_tokenizer = (keymaps.ENCODER, keymaps.SELECTOR_MERGER_QUANTIZER)
+    encoder, rest = (file for keymap in keymaps_of_tokenizer for file in model_files(keymap, spec))
+    assert encoder.deviations.keys() <= encoder.shapes.keys() and encoder.deviations
+    assert rest.centred <= rest.shapes.keys() and rest.centred
+
+
 def test_the_same_seed_gives_the_same_file_and_no_two_tensors_are_alike(tmp_path: Path) -> None:
     file = WeightsFile("weights.safetensors", {"one": (4, 8), "two": (4, 8)}, torch.float32)
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
