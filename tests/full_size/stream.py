@@ -55,7 +55,7 @@ def write_random(folder: Path, file: WeightsFile, seed: int) -> int:
         try:
             with temporary.open("wb") as stream:
                 stream.write(_header(file))
-                for key, shape in file.shapes.items():
+                for key in file.shapes:
                     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed}/{file.path}/{key}".encode()))
                     for piece in _values(file, key, generator):
                         stream.write(piece.to(file.dtype).view(torch.uint8).numpy())
