@@ -50,22 +50,24 @@ class RequestSheet:
         if not (self.folder.part("unet").is_file() and self.folder.part("vae").is_file()):
             return False
         rows = []
-        for request, drawn in zip(self.requests, self._draw(codes), strict=True):
+        for request, drawn in zip(self.requests, draw_codes(self.folder, self.device, codes), strict=True):
             liked = [self.picture(*pair) for pair in zip(request.history, request.history_looks(), strict=True)]
             answer = self.picture(request.target, request.look)
             rows.append([*liked, self.picture(request.reference, PLAIN), drawn, answer])
         make_sheet(rows, headers=HEADERS, captions=[request.words for request in self.requests]).save(path)
         return True
 
-    def _draw(self, codes: Sequence[Sequence[int]]) -> list[Image.Image]:
-        parts, config = Parts(self.folder, self.device, keep=False), self.folder.spec.diffusion
-        streams = [torch.Generator().manual_seed(stream_seed(0, "sheet", row)) for row in range(len(codes))]
-        with parts.use(TOKENIZER) as tokenizer, parts.use(DECODER) as decoder:
-            wanted = condition(decoder, tokenizer.quantizer, codes)
-        with parts.use(UNET) as unet:
-            latents = draw_latents(unet, config, wanted, streams, steps=config.steps, guidance=config.guidance)
-        with parts.use(VAE) as vae:
-            return to_images(vae, latents)
+
+def draw_codes(folder: ModelFolder, device: DeviceChoice, codes: Sequence[Sequence[int]]) -> list[Image.Image]:
+    """Pictures of ``codes`` by the model's image generator, one stream a row."""
+    parts, config = Parts(folder, device, keep=False), folder.spec.diffusion
+    streams = [torch.Generator().manual_seed(stream_seed(0, "sheet", row)) for row in range(len(codes))]
+    with parts.use(TOKENIZER) as tokenizer, parts.use(DECODER) as decoder:
+        wanted = condition(decoder, tokenizer.quantizer, codes)
+    with parts.use(UNET) as unet:
+        latents = draw_latents(unet, config, wanted, streams, steps=config.steps, guidance=config.guidance)
+    with parts.use(VAE) as vae:
+        return to_images(vae, latents)
 
 
 def imagine_codes(

@@ -32,6 +32,7 @@ class StageDefaults:
     steps: int
     batch: int
     learning_rate: float
+    warmup: int = 100
 
 
 DEFAULTS = {
@@ -101,6 +102,7 @@ def loop_settings(name: str, options: StageOptions) -> LoopSettings:
         batch=options.batch or defaults.batch,
         learning_rate=options.learning_rate or defaults.learning_rate,
         seed=options.seed,
+        warmup=defaults.warmup,
         evaluate_every=options.evaluate_every,
         resume=options.resume,
     )

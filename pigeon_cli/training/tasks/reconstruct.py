@@ -10,25 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pigeon_cli.models.adapter import Adapter, reference_vectors
+from pigeon_cli.models.adapter import Adapter
 from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.language import build_language_model
 from pigeon_cli.models.lora import attach_lora, load_lora, lora_state
 from pigeon_cli.models.mask_generator import HISTORY, MaskDecision, MaskGenerator, decide
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
-from pigeon_cli.pipeline.mask import TokenLayout, lay_out, reference_part
+from pigeon_cli.pipeline.mask import TokenLayout
 from pigeon_cli.pipeline.positions import token_positions
-from pigeon_cli.pipeline.prompt import (
-    MergedPrompt,
-    PromptBatch,
-    embed_prompt,
-    encode_prompt_text,
-    merge_prompt,
-    pad_prompts,
-    prompt_template,
-    render,
-    spread_keep,
-)
+from pigeon_cli.pipeline.prompt import pad_prompts
 from pigeon_cli.training.loop import LoopSettings, TrainingTask
 from pigeon_cli.training.losses import (
     NearCodes,
@@ -37,8 +27,9 @@ from pigeon_cli.training.losses import (
     reconstruction_loss,
 )
 from pigeon_cli.training.request_codes import RequestSampler
+from pigeon_cli.training.request_prompts import RequestPrompts
 from pigeon_cli.training.request_sheet import RequestSheet, imagine_codes
-from pigeon_cli.training.sequences import CodedRequest, vocabulary_ids
+from pigeon_cli.training.sequences import CodedRequest
 from pigeon_cli.weights.checkpoint import load_part, read_part, save_part
 from pigeon_cli.weights.store import ModelFolder
 from pigeon_cli.weights.tied import load_language
@@ -88,7 +79,7 @@ class ReconstructTask(TrainingTask):
         self.decoder = EmbeddingDecoder(spec.decoder).to(self.device)
         load_part(self.decoder, folder.part("decoder"))
         self.decoder.requires_grad_(False).eval()
-        self.template = prompt_template(spec.name)
+        self.prompts = RequestPrompts(spec, self.text, tokenizer.quantizer, self.decoder, self.adapter, self.embedding)
         self.near = NearCodes(nearest_codes(tokenizer.quantizer.embedding.weight), spec.vocabulary.first_code)
         self.modules = {"language": self.language, "adapter": self.adapter, "mask_generator": self.mask}
 
@@ -127,15 +118,7 @@ class ReconstructTask(TrainingTask):
     def _decide(
         self, requests: Sequence[CodedRequest], alphas: Sequence[float], *, invert: bool, noise: float
     ) -> tuple[TokenLayout, MaskDecision]:
-        vocabulary = self.spec.vocabulary
-        layout = lay_out(
-            [[vocabulary_ids(vocabulary, image) for image in request.history] for request in requests],
-            [vocabulary_ids(vocabulary, request.reference) for request in requests],
-            vocabulary.pad,
-        )
-        layout = TokenLayout(
-            *(part.to(self.device) for part in (layout.ids, layout.positions, layout.types, layout.images))
-        )
+        layout = self.prompts.layout(requests)
         scores = self.mask(self.embedding(layout.ids), layout.positions, layout.types, layout.images).float()
         drawn = None
         if noise > 0:
@@ -153,32 +136,12 @@ class ReconstructTask(TrainingTask):
         )
 
     def _reconstruct(self, requests: Sequence[CodedRequest], layout: TokenLayout, decision: MaskDecision) -> Tensor:
-        batch = pad_prompts([self._prompt(request, request.target) for request in requests], self.spec.vocabulary)
-        embedded, attention = self._embed(batch, layout, decision)
+        prompts = [self.prompts.prompt(request, request.target) for request in requests]
+        batch = pad_prompts(prompts, self.spec.vocabulary)
+        embedded, attention = self.prompts.embed(batch, layout, decision.keep)
         positions = token_positions(batch.ids.to(self.device), attention, self.spec)
         logits = self.language(inputs_embeds=embedded, attention_mask=attention, position_ids=positions).logits
         return reconstruction_loss(logits, batch.labels.to(self.device), self.near if self.language.training else None)
-
-    def _embed(self, batch: PromptBatch, layout: TokenLayout, decision: MaskDecision) -> tuple[Tensor, Tensor]:
-        """Input embeddings [B, L, D] of masked prompts, and their attention mask [B, L]."""
-        ids, present, keep = reference_part(layout, decision.keep, repack=self.spec.repack_reference)
-        vectors = self.tokenizer.quantizer.lookup(ids - self.spec.vocabulary.first_code)
-        context = self.decoder(vectors, present, keep).context
-        slots = self.adapter(reference_vectors(context, self.spec.reference_slots))
-        embedded = embed_prompt(self.embedding, batch.ids.to(self.device), slots, spread_keep(batch, decision.keep))
-        return embedded, batch.attention.to(self.device)
-
-    def _prompt(self, request: CodedRequest, answer: Sequence[int] | None) -> MergedPrompt:
-        vocabulary = self.spec.vocabulary
-        text = render(self.template, {"history": [{}] * len(request.history), "words": request.words})
-        return merge_prompt(
-            encode_prompt_text(self.text, text, vocabulary),
-            [vocabulary_ids(vocabulary, image) for image in request.history],
-            vocabulary,
-            reference_slots=self.spec.reference_slots,
-            response=None if answer is None else vocabulary_ids(vocabulary, answer),
-            with_markers=self.spec.history_markers,
-        )
 
     def evaluate(self, step: int, folder: Path) -> dict[str, float]:
         figures = {}
@@ -195,8 +158,8 @@ class ReconstructTask(TrainingTask):
             if any(request.planted for request in requests):
                 figures[f"{name}_mask_precision"] = right / dropped
         layout, decision = self._decide(self.sheet.coded, [0.3] * len(self.sheet.coded), invert=False, noise=0.0)
-        prompts = pad_prompts([self._prompt(request, None) for request in self.sheet.coded], self.spec.vocabulary)
-        embedded, attention = self._embed(prompts, layout, decision)
+        prompts = pad_prompts([self.prompts.prompt(one, None) for one in self.sheet.coded], self.spec.vocabulary)
+        embedded, attention = self.prompts.embed(prompts, layout, decision.keep)
         codes = imagine_codes(self.language, self.folder, embedded, prompts.ids.to(self.device), attention)
         self.sheet.save(folder / f"sheet-{step + 1:06d}.png", codes)
         return figures
