@@ -71,17 +71,27 @@ def draw_codes(folder: ModelFolder, device: DeviceChoice, codes: Sequence[Sequen
 
 
 def imagine_codes(
-    model: Model, folder: ModelFolder, embedded: Tensor, ids: Tensor, attention: Tensor
+    model: Model, folder: ModelFolder, embedded: Tensor, ids: Tensor, attention: Tensor, guidance: float = 1.0
 ) -> list[tuple[int, ...]]:
-    """Codes that ``model`` draws after left-padded prompts [B, L, D], without guidance, one stream a row."""
+    """Codes that ``model`` draws after left-padded prompts [B, L, D], one stream a row.
+
+    By default without guidance; its unconditional context is the image start alone, as in generation.
+    """
     spec = folder.spec
+    places, step = token_positions(ids, attention, spec), position_step(spec)
+    nothing = None
+    if guidance != 1.0:
+        alone = ids[:1, -1:]
+        one = torch.ones_like(alone)
+        nothing = prefill(model, embedded[:1, -1:], one, positions=token_positions(alone, one, spec), step=step)
     drawn = sample_codes(
         model,
-        prefill(model, embedded, attention, positions=token_positions(ids, attention, spec), step=position_step(spec)),
+        prefill(model, embedded, attention, positions=places, step=step),
         range(len(embedded)),
-        replace(spec.sampling, guidance=1.0, beams=1),
+        replace(spec.sampling, guidance=guidance, beams=1),
         allowed=allowed_ids(spec.vocabulary),
         image_end=spec.vocabulary.image_end,
         generators=[torch.Generator().manual_seed(stream_seed(0, "codes", row)) for row in range(len(embedded))],
+        unconditional=nothing,
     )
     return [tuple(spec.vocabulary.to_code(token) for token in each.token_ids) for each in drawn]

@@ -112,7 +112,8 @@ class PreferencesTask(TrainingTask):
         layout = self.prompts.layout(requests)
         keep = recorded_keep(layout, [pair.history_kept for pair in pairs], [pair.chosen.kept for pair in pairs])
         embedded, attention = self.prompts.embed(batch, layout, keep)
-        return imagine_codes(self.language, self.folder, embedded, batch.ids.to(embedded.device), attention)
+        ids, guidance = batch.ids.to(embedded.device), self.spec.sampling.guidance
+        return imagine_codes(self.language, self.folder, embedded, ids, attention, guidance)
 
     def export(self) -> None:
         # In full precision: the steps of this stage are small beside bf16's.
