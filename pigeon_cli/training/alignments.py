@@ -1,35 +1,35 @@
-"""What ``pigeon align`` starts: defaults by model size, run folders, and the record of what came out."""
+"""What the stages of ``pigeon align`` share: defaults by model size, run folders, and the record of what came out."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import torch
-
-from pigeon_cli.core.configs import ModelSpec
-from pigeon_cli.core.errors import InputError, UsageError
-from pigeon_cli.engine.devices import choose_device
+from pigeon_cli.core.errors import InputError
 from pigeon_cli.report.files import write_all
-from pigeon_cli.training.loop import LoopSettings, run_training
-from pigeon_cli.training.pair_sheet import PairSheet
-from pigeon_cli.training.pairs import read_pairs
-from pigeon_cli.training.stages import StageDefaults, frozen_tokenizer, text_processor
-from pigeon_cli.training.tasks.preferences import BETA, PreferencesTask, split_pairs
-from pigeon_cli.weights.alignment_folder import AlignmentRecord, with_alignment, write_record
+from pigeon_cli.training.curves import save_curves
+from pigeon_cli.training.loop import LoopSettings
+from pigeon_cli.training.stages import StageDefaults
+from pigeon_cli.weights.alignment_folder import AlignmentRecord, write_record
 from pigeon_cli.weights.checkpoint import sha256_of
-from pigeon_cli.weights.store import ALIGNED_PARTS, ModelFolder, find_model
+from pigeon_cli.weights.store import ModelFolder
 
 RUN_FOLDER: Final = "run"
 """Within the alignment: checkpoint, metrics, sheets. The alignment works without it."""
 BEGUN: Final = "begun.json"
 """Within the run's folder: what it began from, so that it is resumed with nothing else."""
-MINI_PREFERENCES: Final = StageDefaults(300, 16, 2e-4, warmup=20)
-PAPER_PREFERENCES: Final = StageDefaults(1000, 8, 5e-6, warmup=20)
-"""The paper's rate and batch; it names no length."""
+MINI: Final = {
+    "reconstruct": StageDefaults(800, 16, 1e-3),
+    "preferences": StageDefaults(300, 16, 2e-4, warmup=20),
+}
+PAPER: Final = {
+    "reconstruct": StageDefaults(10_000, 16, 1e-5, warmup=20, epochs=50, patience=10),
+    "preferences": StageDefaults(1000, 8, 5e-6, warmup=20),
+}
+"""The paper's rates and batches, for the published sizes; of stage 2 it names no length."""
 
 
 @dataclass(frozen=True)
@@ -37,80 +37,71 @@ class AlignOptions:
     """What the command line passes on to a stage of alignment; ``None`` takes the model's default."""
 
     model: str
-    out: Path
+    out: Path | None
     alignment: Path | None = None
     steps: int | None = None
     batch: int | None = None
     learning_rate: float | None = None
     evaluate_every: int = 100
+    accumulate: int = 1
+    patience: int | None = None
     seed: int = 0
     device: str = "auto"
     resume: bool = False
 
 
-def align_preferences(pairs: Path, options: AlignOptions, say: Callable[[str], None]) -> dict[str, float]:
-    """Stage 2 on the pairs file ``pairs``; returns the last figures. Errors are :class:`PigeonError` subclasses."""
-    device = choose_device(options.device)
-    say(f"preferences: {device.reason}, {torch.get_num_threads()} threads")
-    if options.alignment is not None and options.alignment.resolve() == options.out.resolve():
-        raise UsageError("--out would overwrite the alignment that it begins from", "choose another folder with --out")
-    folder = with_alignment(find_model(options.model), options.alignment)
-    read = read_pairs(pairs, folder.spec)
-    held_out, train = split_pairs(read)
-    say(f"preferences: {len(train)} pairs, {len(held_out)} held out")
-    settings = loop_settings("preferences", preference_defaults(folder.spec), options)
-    record = AlignmentRecord(
-        stage="preferences",
-        base=folder.spec.name,
-        base_sha256=sha256_of(folder.part("language")),
-        parents={part: sha256_of(folder.part(part)) for part in ("tokenizer", "decoder", *ALIGNED_PARTS)},
-        data_sha256=sha256_of(pairs),
-        settings={**recorded(settings), "beta": BETA},
-        figures={},
-    )
-    begin(settings, record)
-    task = PreferencesTask(
-        folder,
-        frozen_tokenizer(folder, device),
-        text_processor(folder),
-        read,
-        PairSheet(folder, device, held_out),
-        settings.batch,
-        ModelFolder(options.out),
-    )
-    figures = run_training(task, settings, device, say)
-    write_record(options.out, replace(record, figures=figures))
-    return figures
+def loop_settings(
+    stage: str, folder: ModelFolder, options: AlignOptions, run_folder: Path, requests: int | None = None
+) -> LoopSettings:
+    """The loop's settings: the model's defaults where the options leave them open.
 
-
-def preference_defaults(spec: ModelSpec) -> StageDefaults:
-    """Stage 2 of ``mini`` or, for the published sizes, the paper's."""
-    return MINI_PREFERENCES if spec.name == "mini" else PAPER_PREFERENCES
-
-
-def loop_settings(stage: str, defaults: StageDefaults, options: AlignOptions) -> LoopSettings:
-    """The loop's settings: the stage's defaults where the options leave them open."""
+    ``requests`` are those that there are, where they end.
+    """
+    defaults = (MINI if folder.spec.name == "mini" else PAPER)[stage]
+    batch = options.batch or defaults.batch
+    steps = defaults.steps
+    if defaults.epochs is not None and requests is not None:
+        steps = defaults.epochs * -(-requests // (batch * options.accumulate))
     return LoopSettings(
-        run_folder=options.out / RUN_FOLDER,
-        steps=options.steps or defaults.steps,
-        batch=options.batch or defaults.batch,
+        run_folder=run_folder,
+        steps=options.steps or steps,
+        batch=batch,
         learning_rate=options.learning_rate or defaults.learning_rate,
         seed=options.seed,
         warmup=defaults.warmup,
         evaluate_every=options.evaluate_every,
         resume=options.resume,
+        accumulate=options.accumulate,
+        patience=options.patience or defaults.patience,
+    )
+
+
+def origin(
+    stage: str, folder: ModelFolder, parents: tuple[str, ...], data_sha256: str, settings: Mapping[str, Any]
+) -> AlignmentRecord:
+    """What a stage begins from, without its figures."""
+    return AlignmentRecord(
+        stage=stage,
+        base=folder.spec.name,
+        base_sha256=sha256_of(folder.part("language")),
+        parents={part: sha256_of(folder.part(part)) for part in parents},
+        data_sha256=data_sha256,
+        settings=settings,
+        figures={},
     )
 
 
 def recorded(settings: LoopSettings) -> dict[str, Any]:
     """The settings that decide what is learned."""
-    names = ("steps", "batch", "learning_rate", "seed", "warmup", "weight_decay", "gradient_clip")
+    names = (
+        "steps", "batch", "accumulate", "learning_rate", "seed", "warmup", "weight_decay", "gradient_clip", "patience",
+    )  # fmt: skip
     return {name: getattr(settings, name) for name in names}
 
 
 def begin(settings: LoopSettings, record: AlignmentRecord) -> None:
     """Write down what the run begins from; :class:`InputError` where it is resumed with something else."""
-    origin: Mapping[str, Any] = {
+    begun: Mapping[str, Any] = {
         "stage": record.stage,
         "base_sha256": record.base_sha256,
         "parents": record.parents,
@@ -119,11 +110,18 @@ def begin(settings: LoopSettings, record: AlignmentRecord) -> None:
         "settings": {name: value for name, value in record.settings.items() if name != "steps"},
     }
     path = settings.run_folder / BEGUN
-    text = json.dumps(origin, indent=2, sort_keys=True) + "\n"
+    text = json.dumps(begun, indent=2, sort_keys=True) + "\n"
     if settings.resume and path.is_file() and path.read_text(encoding="utf-8") != text:
         raise InputError(
             f"the run in {settings.run_folder} was begun with other settings, data or weights ({BEGUN} names them)",
-            "resume it with the same ones, or choose another folder with --out",
+            "resume it with the same ones, or choose another folder",
         )
     if not (settings.run_folder / "checkpoint.pt").exists():
         write_all(settings.run_folder, [(BEGUN, text.encode())])
+
+
+def finish(settings: LoopSettings, record: AlignmentRecord, figures: Mapping[str, float], out: Path | None) -> None:
+    """Draw the run's curves, and complete the alignment in ``out`` where there is one."""
+    save_curves(settings.run_folder)
+    if out is not None:
+        write_record(out, replace(record, figures=figures))

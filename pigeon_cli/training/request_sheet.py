@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from PIL import Image
@@ -26,6 +27,15 @@ from pigeon_cli.weights.store import ModelFolder
 
 REQUESTS = 12
 HEADERS = ("history", "", "", "", "", "reference", "drawn", "right answer")
+
+
+class CodedSheet(Protocol):
+    """A sheet of fixed requests that waits for its drawn column."""
+
+    coded: list[CodedRequest]
+
+    def save(self, path: Path, codes: Sequence[Sequence[int]]) -> bool:
+        """Write it with ``codes`` as what is drawn; false where the image generator is not trained yet."""
 
 
 @dataclass

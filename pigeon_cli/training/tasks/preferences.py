@@ -41,6 +41,7 @@ class PreferencesTask(TrainingTask):
     """
 
     name = "preferences"
+    shares = True
 
     def __init__(
         self,
@@ -74,10 +75,12 @@ class PreferencesTask(TrainingTask):
         return [{"params": [p for p in self.language.parameters() if p.requires_grad], "weight_decay": 0.0}]
 
     def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:
-        count = min(self.batch, len(self.train))
-        pairs = rng.sample(self.train, count)
+        count = self.batch * self.share.count
+        drawn = rng.sample(self.train, count) if count <= len(self.train) else rng.choices(self.train, k=count)
+        hidden = self.share.of([rng.random() < 0.5 for _ in drawn])
+        pairs = self.share.of(drawn)
         self.language.eval()
-        return self._figures(self._preference(prepare_pairs(self.prompts, pairs, [rng.random() < 0.5 for _ in pairs])))
+        return self._figures(self._preference(prepare_pairs(self.prompts, pairs, hidden)))
 
     def _preference(self, batch: PreparedPairs) -> PreferenceLoss:
         policy = batch.log_probabilities(self.language)

@@ -26,9 +26,9 @@ from pigeon_cli.training.losses import (
     nearest_codes,
     reconstruction_loss,
 )
-from pigeon_cli.training.request_codes import RequestSampler
+from pigeon_cli.training.request_codes import Sampler
 from pigeon_cli.training.request_prompts import RequestPrompts
-from pigeon_cli.training.request_sheet import RequestSheet, imagine_codes
+from pigeon_cli.training.request_sheet import CodedSheet, imagine_codes
 from pigeon_cli.training.sequences import CodedRequest
 from pigeon_cli.weights.checkpoint import load_part, read_part, save_part
 from pigeon_cli.weights.store import ModelFolder
@@ -45,6 +45,9 @@ SUPERVISED_REQUESTS = 3
 """Requests with planted images for the supervision of the mask, per request that is reconstructed."""
 MASK_RATE = 3.0
 """Learning rate of the mask generator, as a multiple of the stage's."""
+LEAST_HIDDEN = {"mini": 0.7}
+"""By model, the share of a reference that is hidden at least where it is the target itself: in ``mini``, which sees
+every place of it, a copied reference teaches copying. The paper's recipe hides any share."""
 NOISE_UNTIL = 0.5
 """Share of the other steps over which the Gumbel noise of the mask is annealed away."""
 
@@ -53,19 +56,22 @@ class ReconstructTask(TrainingTask):
     """Cross-entropy on the target's codes and image end, given a masked history and a masked reference."""
 
     name = "reconstruct"
+    shares = True
 
     def __init__(
         self,
         folder: ModelFolder,
         tokenizer: VisualTokenizer,
-        sampler: RequestSampler,
+        sampler: Sampler,
         held_out: dict[str, list[CodedRequest]],
-        sheet: RequestSheet,
+        sheet: CodedSheet,
         batch: int,
         steps: int,
+        out: ModelFolder | None = None,
     ) -> None:
+        self.out = out or folder
+        self.least_hidden = LEAST_HIDDEN.get(folder.spec.name, 0.0)
         self.folder, self.tokenizer, self.sampler = folder, tokenizer, sampler
-        self.text = sampler.sequences.text
         self.held_out, self.sheet, self.batch, self.steps = held_out, sheet, batch, steps
         spec = self.spec = folder.spec
         self.device = tokenizer.quantizer.embedding.weight.device
@@ -79,7 +85,9 @@ class ReconstructTask(TrainingTask):
         self.decoder = EmbeddingDecoder(spec.decoder).to(self.device)
         load_part(self.decoder, folder.part("decoder"))
         self.decoder.requires_grad_(False).eval()
-        self.prompts = RequestPrompts(spec, self.text, tokenizer.quantizer, self.decoder, self.adapter, self.embedding)
+        self.prompts = RequestPrompts(
+            spec, sampler.text, tokenizer.quantizer, self.decoder, self.adapter, self.embedding
+        )
         self.near = NearCodes(nearest_codes(tokenizer.quantizer.embedding.weight), spec.vocabulary.first_code)
         self.modules = {"language": self.language, "adapter": self.adapter, "mask_generator": self.mask}
 
@@ -95,9 +103,9 @@ class ReconstructTask(TrainingTask):
         if step < MASK_ALONE * self.steps:
             supervision = self._supervise(rng, 0.0)
             return {"loss": supervision, "supervision": supervision}
-        requests = [self.sampler.draw(rng) for _ in range(self.batch)]
-        # A copied reference teaches copying unless most of it is hidden.
-        alphas = [rng.uniform(0.7, 1.0) if request.is_self else rng.random() for request in requests]
+        drawn = [self.sampler.draw(rng) for _ in range(self.batch * self.share.count)]
+        alphas = self.share.of([rng.uniform(self.least_hidden, 1.0) if one.is_self else rng.random() for one in drawn])
+        requests = self.share.of(drawn)
         progress = (step / self.steps - MASK_ALONE) / (1 - MASK_ALONE)
         noise = max(0.0, 1 - progress / NOISE_UNTIL)
         layout, decision = self._decide(requests, alphas, invert=True, noise=noise)
@@ -111,8 +119,10 @@ class ReconstructTask(TrainingTask):
 
     def _supervise(self, rng: random.Random, noise: float) -> Tensor:
         """The mask's loss on requests of its own, which cost little because no picture is predicted."""
-        requests = [self.sampler.draw(rng, planted_share=1.0) for _ in range(SUPERVISED_REQUESTS * self.batch)]
-        layout, decision = self._decide(requests, [rng.random() for _ in requests], invert=True, noise=noise)
+        count = SUPERVISED_REQUESTS * self.batch * self.share.count
+        drawn = [self.sampler.draw(rng, planted_share=1.0) for _ in range(count)]
+        alphas, requests = self.share.of([rng.random() for _ in drawn]), self.share.of(drawn)
+        layout, decision = self._decide(requests, alphas, invert=True, noise=noise)
         return mask_supervision_loss(decision.margin, planted_columns(layout, requests), layout.types == HISTORY)
 
     def _decide(
@@ -170,9 +180,11 @@ class ReconstructTask(TrainingTask):
         load_part(self.mask, folder.part("mask_generator"))
 
     def export(self) -> None:
-        save_part(self.folder.part("lora"), lora_state(self.language))
-        save_part(self.folder.part("adapter"), self.adapter.state_dict())
-        save_part(self.folder.part("mask_generator"), self.mask.state_dict())
+        # A model folder is shipped; an alignment is what stage 2 goes on from, so it keeps every bit.
+        dtype = torch.bfloat16 if self.out is self.folder else torch.float32
+        save_part(self.out.part("lora"), lora_state(self.language), dtype)
+        save_part(self.out.part("adapter"), self.adapter.state_dict(), dtype)
+        save_part(self.out.part("mask_generator"), self.mask.state_dict(), dtype)
 
 
 def planted_columns(layout: TokenLayout, requests: Sequence[CodedRequest]) -> Tensor:
