@@ -58,12 +58,16 @@ class MaskGenerator(nn.Module):
         self.type_embedding = nn.Embedding(3, config.width)
         # Nested tensors would drop padded columns and so change the output's length.
         self.encoder = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
+        if config.image_layers > 0:
+            self.image_encoder = nn.TransformerEncoder(layer, config.image_layers, enable_nested_tensor=False)
         self.LayerNorm = nn.LayerNorm(config.width)
         self.dense = nn.Linear(config.width, config.width)
         if config.image_slots > 0:
             self.image_embedding = nn.Embedding(config.image_slots, config.width)
         if config.learned_temperature is not None:
             self.log_temperature = nn.Parameter(torch.tensor(math.log(config.learned_temperature)))
+        if config.image_weight is not None:
+            self.image_weight = nn.Parameter(torch.tensor(config.image_weight))
 
     @property
     def temperature(self) -> Tensor | float:
@@ -73,8 +77,16 @@ class MaskGenerator(nn.Module):
     def hidden(self, embeddings: Tensor, positions: Tensor, types: Tensor, images: Tensor | None = None) -> Tensor:
         """Context vectors h in (-1, 1), [B, L, W]; columns of type ``PAD`` are not attended to."""
         entrance = self.entrance(embeddings, positions, types, images)
+        if self.config.image_layers > 0 and images is not None:
+            entrance = self.image_encoder(entrance, mask=self._strangers(types, images))
         encoded = self.encoder(entrance, src_key_padding_mask=types == PAD)
         return torch.tanh(self.dense(self.LayerNorm(encoded)))
+
+    def _strangers(self, types: Tensor, images: Tensor) -> Tensor:
+        """Bool [B * heads, L, L]: columns that are not of a token's own image."""
+        of = torch.where(types == PAD, -1, images)
+        foreign = of.unsqueeze(1) != of.unsqueeze(2)
+        return foreign.repeat_interleave(self.config.heads, dim=0)
 
     def entrance(self, embeddings: Tensor, positions: Tensor, types: Tensor, images: Tensor | None = None) -> Tensor:
         """What enters the encoder, [B, L, W]: table rows ``embeddings`` [B, L, W] plus where and what each token is.
@@ -89,8 +101,14 @@ class MaskGenerator(nn.Module):
         return self.LayerNorm(summed)
 
     def forward(self, embeddings: Tensor, positions: Tensor, types: Tensor, images: Tensor | None = None) -> Tensor:
-        """Cosine scores in [-1, 1], [B, L]; arguments as in :meth:`hidden`."""
-        return functional.cosine_similarity(embeddings, self.hidden(embeddings, positions, types, images), dim=-1)
+        """Cosine scores in [-1, 1], [B, L]; arguments as in :meth:`hidden`.
+
+        With ``image_weight`` the weighted mean over the token's image comes on top.
+        """
+        own = functional.cosine_similarity(embeddings, self.hidden(embeddings, positions, types, images), dim=-1)
+        if self.config.image_weight is None or images is None:
+            return own
+        return own + self.image_weight * _image_means(own, images, types != PAD)
 
 
 @dataclass(frozen=True)
@@ -150,6 +168,15 @@ def decide(
         probability = torch.where(member, soft, probability)
         margin = torch.where(member, logits, margin)
     return MaskDecision(keep, probability, margin, scores)
+
+
+def _image_means(values: Tensor, images: Tensor, present: Tensor) -> Tensor:
+    """For every column of [B, L] the mean of ``values`` over the columns of the same image that are ``present``."""
+    count = int(images.max()) + 1
+    counted = present.to(values.dtype)
+    empty = values.new_zeros(values.shape[0], count)
+    sums = empty.scatter_add(1, images, values * counted)
+    return (sums / empty.scatter_add(1, images, counted).clamp_min(1)).gather(1, images)
 
 
 def gumbel_noise(lengths: Sequence[int], columns: int, generators: Sequence[torch.Generator]) -> Tensor:

@@ -48,9 +48,11 @@ class RequestSampler:
     def draw(self, rng: random.Random, planted_share: float = 0.4) -> CodedRequest:
         """One request of train cells and trained looks; ``planted_share`` of them have strangers in the history."""
         sequences = self.sequences
+        has_strangers = rng.random() < planted_share
+        # Strangers are fewer than the others, else nobody could tell which are which.
+        count = rng.randint(3 if has_strangers else 2, 5)
         while True:
             look = rng.choice(sequences.looks)
-            count = rng.randint(2, 5)
             places = rng.sample(range(len(look.records)), count + 1)
             record = sequences.dataset.records[look.records[places[-1]]]
             target = codes_of(look.codes[places[-1]])
@@ -59,9 +61,7 @@ class RequestSampler:
             if reference is not None:
                 break
         history = [codes_of(look.codes[place]) for place in places[:-1]]
-        planted: list[int] = []
-        if rng.random() < planted_share:
-            planted = sorted(rng.sample(range(count), 2 if count >= 4 and rng.random() < 0.5 else 1))
+        planted = sorted(rng.sample(range(count), rng.randint(1, (count - 1) // 2))) if has_strangers else []
         for position in planted:
             history[position] = self._stranger(look, rng)
         words = sequences.words(record, rng) if rng.random() < 0.5 else ""

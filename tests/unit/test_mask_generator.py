@@ -137,3 +137,29 @@ def test_reference_part() -> None:
     ids, present, _ = reference_part(layout, keep, repack=True)
     assert ids[0].tolist() == [13, 14]
     assert present.tolist() == [[True, True], [True, False]]
+
+
+def test_image_layers_look_at_the_own_image_only() -> None:
+    generator = MaskGenerator(MaskGeneratorConfig(8, 2, 1, 8, 18, 0.0, image_slots=3, image_layers=2)).eval()
+    embeddings, positions = torch.randn(1, 4, 8), torch.tensor([[1, 2, 1, 2]])
+    types, images = torch.full((1, 4), HISTORY), torch.tensor([[1, 1, 2, 2]])
+    entrance = generator.entrance(embeddings, positions, types, images)
+    mask = generator._strangers(types, images)
+    changed = entrance.clone()
+    changed[:, 2:] += 1.0
+    before, after = generator.image_encoder(entrance, mask=mask), generator.image_encoder(changed, mask=mask)
+    assert torch.allclose(before[:, :2], after[:, :2], atol=1e-6)
+    assert not torch.allclose(before[:, 2:], after[:, 2:], atol=1e-3)
+
+
+def test_the_mean_score_of_the_image_comes_on_top() -> None:
+    config = MaskGeneratorConfig(8, 2, 1, 8, 18, 0.0, image_slots=3, image_weight=3.0)
+    generator = MaskGenerator(config).eval()
+    embeddings, positions = torch.randn(1, 5, 8), torch.tensor([[1, 2, 1, 2, 0]])
+    types = torch.tensor([[HISTORY, HISTORY, HISTORY, REFERENCE, PAD]])
+    images = torch.tensor([[1, 1, 2, 0, 0]])
+    found = generator(embeddings, positions, types, images)[0]
+    hidden = generator.hidden(embeddings, positions, types, images)
+    own = torch.cosine_similarity(embeddings, hidden, dim=-1)[0]
+    expected = own + 3.0 * torch.stack([own[:2].mean(), own[:2].mean(), own[2], own[3], own[3]])
+    assert torch.allclose(found[:4], expected[:4], atol=1e-6)
