@@ -48,6 +48,7 @@ def generate(
     count: options.Count = 4,
     seed: options.Seed = 0,
     model: options.Model = "mini",
+    alignment: options.Alignment = None,
     steps: options.Steps = None,
     guidance: options.Guidance = None,
     temperature: options.Temperature = None,
@@ -78,7 +79,7 @@ def generate(
     prepare(out, [*names, REPORT_NAME], force, inputs.paths)
     request = GenerateRequest(
         inputs.history, inputs.reference, inputs.prompt, count, seed, dial, history_mask, mask, model, device,
-        background, steps, guidance, temperature, top_k, max_tokens, shown,
+        background, steps, guidance, temperature, top_k, max_tokens, shown, str(alignment) if alignment else None,
     )  # fmt: skip
     images, report = _run(request, inputs.warnings, quiet, started)
     written, document = _save(out, names, images, report, not no_metadata)

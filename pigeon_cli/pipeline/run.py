@@ -31,6 +31,7 @@ from pigeon_cli.history.preprocess import to_rgb
 from pigeon_cli.pipeline.session import COMPUTE_DTYPE, MaskOutcome, Outcome, Session
 from pigeon_cli.pipeline.settings import Settings, choices_of
 from pigeon_cli.pipeline.stages import Progress, Stages
+from pigeon_cli.weights.alignment_folder import with_alignment
 from pigeon_cli.weights.checkpoint import sha256_of
 from pigeon_cli.weights.store import PARTS, ModelFolder, find_model
 
@@ -83,7 +84,8 @@ def inspect_masks(request: GenerateRequest, progress: Progress) -> InspectResult
 
 def open_session(request: GenerateRequest) -> Session:
     """The request's model on its device; nothing is loaded yet."""
-    device, folder = choose_device(request.device), find_model(request.model)
+    device = choose_device(request.device)
+    folder = with_alignment(find_model(request.model), Path(request.alignment) if request.alignment else None)
     check_history(request, folder)
     return Session(folder, device)
 

@@ -27,13 +27,20 @@ PARTS = (
 ``base_adapter``, the aligned one with ``lora``, ``adapter`` and ``mask_generator`` on top."""
 
 BUNDLED = ("mini",)
+ALIGNED_PARTS = ("lora", "adapter", "mask_generator")
+"""Parts that an alignment brings in place of the model's own."""
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model folder: ``config.json``, ``text.model`` (SentencePiece) and one safetensors file per part."""
+    """A model folder: ``config.json``, ``text.model`` (SentencePiece) and one safetensors file per part.
+
+    ``alignment`` is a folder whose ``ALIGNED_PARTS`` take the place of the model's own
+    (:mod:`pigeon_cli.weights.alignment_folder`).
+    """
 
     path: Path
+    alignment: Path | None = None
 
     @cached_property
     def spec(self) -> ModelSpec:
@@ -41,7 +48,8 @@ class ModelFolder:
 
     def part(self, name: str) -> Path:
         """Path of a part's weights, whether or not it exists."""
-        return self.path / f"{name}.safetensors"
+        folder = self.path if self.alignment is None or name not in ALIGNED_PARTS else self.alignment
+        return folder / f"{name}.safetensors"
 
     @property
     def text_model(self) -> Path:
@@ -59,12 +67,16 @@ class ModelFolder:
 
 def find_model(name: str) -> ModelFolder:
     """The bundled model ``name`` or the folder ``name``; raises :class:`WeightsError` when it is incomplete."""
-    path = Path(str(files("pigeon_cli"))) / "assets" / name if name in BUNDLED else Path(name)
-    folder = ModelFolder(path)
-    if not path.is_dir():
+    folder = locate_model(name)
+    if not folder.path.is_dir():
         raise WeightsError(f"there is no model {name!r}", f"use --model {BUNDLED[0]}, or a folder with a config.json")
     if missing := folder.missing():
         raise WeightsError(
-            f"the model folder {path} lacks {', '.join(missing)}", "reinstall pigeon, or name another folder"
+            f"the model folder {folder.path} lacks {', '.join(missing)}", "reinstall pigeon, or name another folder"
         )
     return folder
+
+
+def locate_model(name: str) -> ModelFolder:
+    """The bundled model ``name`` or the folder ``name``, whatever is in it: a model in training is incomplete."""
+    return ModelFolder(Path(str(files("pigeon_cli"))) / "assets" / name if name in BUNDLED else Path(name))
