@@ -39,7 +39,7 @@ def generate(
     recursive: options.Recursive = False, alpha: options.Alpha = "white",
     ref_mask: options.RefMask = "auto", history_mask: options.HistoryMask = None, mask: options.Mask = None,
     count: options.Count = 4, seed: options.Seed = 0, model: options.Model = "mini",
-    aspect: options.Aspect = None, size: options.Size = None,
+    alignment: options.Alignment = None, aspect: options.Aspect = None, size: options.Size = None,
     steps: options.Steps = None, guidance: options.Guidance = None,
     temperature: options.Temperature = None, top_k: options.TopK = None, max_tokens: options.MaxTokens = None,
     device: options.Device = "auto", max_memory: options.MaxMemory = None, dtype: options.Dtype = "auto",
@@ -63,8 +63,8 @@ def generate(
         print_warning(warning)
     request = GenerateRequest(
         inputs.history, inputs.reference, inputs.prompt, count, seed, dial, history_mask, mask, model, device,
-        background, steps, guidance, temperature, top_k, max_tokens, shown, title, scenario, aspect, size,
-        memory, dtype, quantize,
+        background, steps, guidance, temperature, top_k, max_tokens, shown, str(alignment) if alignment else None,
+        title, scenario, aspect, size, memory, dtype, quantize,
     )  # fmt: skip
     if show_plan:
         print_plan(request, json)

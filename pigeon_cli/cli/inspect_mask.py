@@ -70,6 +70,7 @@ def inspect_mask(
     mask: options.Mask = None,
     seed: options.Seed = 0,
     model: options.Model = "mini",
+    alignment: options.Alignment = None,
     device: options.Device = "auto",
     out: Out = Path("pigeon-masks"),
     force: options.Force = False,
@@ -93,7 +94,7 @@ def inspect_mask(
     prepare(out, [*names, SHEET_NAME, MASKS_NAME], force, inputs.paths)
     request = GenerateRequest(
         inputs.history, inputs.reference, inputs.prompt, seed=seed, reference_mask=dial, history_mask=history_mask,
-        mask=mask, model=model, device=device, alpha=background,
+        mask=mask, model=model, device=device, alpha=background, alignment=str(alignment) if alignment else None,
     )  # fmt: skip
     result = _run(request, quiet)
     images = tuple(replace(image, overlay=name) for image, name in zip(result.report.images, names, strict=True))

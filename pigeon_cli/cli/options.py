@@ -134,6 +134,14 @@ Model = Annotated[
     str,
     typer.Option(metavar="NAME|DIR", help="Which model draws.", autocompletion=complete_model, rich_help_panel=DRAWING),
 ]
+Alignment = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="An alignment that pigeon align made for this model, in place of its own.",
+        rich_help_panel=DRAWING,
+    ),
+]
 Steps = Annotated[int | None, typer.Option(min=1, max=1000, help="Diffusion steps.", rich_help_panel=DRAWING)]
 Guidance = Annotated[
     float | None, typer.Option(min=0, callback=_finite, help="Diffusion guidance.", rich_help_panel=DRAWING)

@@ -80,6 +80,9 @@ class MaskGeneratorConfig:
     level_embeddings: bool = False
     """Whether token embeddings enter with a root mean square of 1. Those of a small model are otherwise a tenth of
     what is added to them, positions and types, and hardly seen."""
+    image_layers: int = 0
+    """Layers before the others in which a token attends to its own image only (0: released weights). Their means say
+    how an image is drawn, and its agreement with the others of the history is added to the scores of its tokens."""
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,8 @@ class GenerateRequest:
     top_k: int | None = None
     max_tokens: int | None = None
     emotion: str | None = None
+    alignment: str | None = None
+    """Folder of an alignment in place of the model's own."""
     title: str | None = None
     scenario: str | None = None
     aspect: str | None = None

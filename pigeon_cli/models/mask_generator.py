@@ -19,6 +19,9 @@ from pigeon_cli.core.configs import MaskGeneratorConfig
 PAD, HISTORY, REFERENCE = 0, 1, 2
 """Rows of the type embedding."""
 
+_IMAGE_WEIGHT = 2.0
+"""Where the weight of an image's agreement begins; it is learned."""
+
 KeepCount = Callable[[int, str], int]
 Alphas = float | Sequence[float] | Tensor
 
@@ -58,6 +61,10 @@ class MaskGenerator(nn.Module):
         self.type_embedding = nn.Embedding(3, config.width)
         # Nested tensors would drop padded columns and so change the output's length.
         self.encoder = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
+        if config.image_layers > 0:
+            self.image_encoder = nn.TransformerEncoder(layer, config.image_layers, enable_nested_tensor=False)
+            self.image_head = nn.Linear(config.width, config.width)
+            self.image_weight = nn.Parameter(torch.tensor(_IMAGE_WEIGHT))
         self.LayerNorm = nn.LayerNorm(config.width)
         self.dense = nn.Linear(config.width, config.width)
         if config.image_slots > 0:
@@ -72,8 +79,33 @@ class MaskGenerator(nn.Module):
 
     def hidden(self, embeddings: Tensor, positions: Tensor, types: Tensor, images: Tensor | None = None) -> Tensor:
         """Context vectors h in (-1, 1), [B, L, W]; columns of type ``PAD`` are not attended to."""
+        return self._joined(self.within_images(embeddings, positions, types, images), types)
+
+    def within_images(
+        self, embeddings: Tensor, positions: Tensor, types: Tensor, images: Tensor | None = None
+    ) -> Tensor:
+        """What every token knows of its own image, [B, L, W]; the entrance itself without ``image_layers``."""
         entrance = self.entrance(embeddings, positions, types, images)
-        encoded = self.encoder(entrance, src_key_padding_mask=types == PAD)
+        if self.config.image_layers == 0 or images is None:
+            return entrance
+        of = torch.where(types == PAD, -1, images)
+        foreign = of.unsqueeze(1) != of.unsqueeze(2)
+        within: Tensor = self.image_encoder(entrance, mask=foreign.repeat_interleave(self.config.heads, dim=0))
+        return within
+
+    def image_vectors(self, within: Tensor, types: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit vectors [B, I, W] of how each history image is drawn, by its number, and which there are, bool [B, I].
+
+        ``within`` is what :meth:`within_images` returns.
+        """
+        counted = (types == HISTORY).to(within.dtype)
+        member = functional.one_hot(images).to(within.dtype) * counted.unsqueeze(-1)
+        sizes = member.sum(1)
+        means = member.transpose(1, 2) @ within / sizes.clamp_min(1).unsqueeze(-1)
+        return functional.normalize(self.image_head(means).float(), dim=-1), sizes > 0
+
+    def _joined(self, within: Tensor, types: Tensor) -> Tensor:
+        encoded = self.encoder(within, src_key_padding_mask=types == PAD)
         return torch.tanh(self.dense(self.LayerNorm(encoded)))
 
     def entrance(self, embeddings: Tensor, positions: Tensor, types: Tensor, images: Tensor | None = None) -> Tensor:
@@ -89,10 +121,17 @@ class MaskGenerator(nn.Module):
         return self.LayerNorm(summed)
 
     def forward(self, embeddings: Tensor, positions: Tensor, types: Tensor, images: Tensor | None = None) -> Tensor:
-        """Cosine scores in [-1, 1], [B, L]; arguments as in :meth:`hidden`."""
-        hidden = self.hidden(embeddings, positions, types, images)
+        """Cosine scores in [-1, 1], [B, L]; arguments as in :meth:`hidden`.
+
+        With ``image_layers`` the agreement of a token's image with the others of the history comes on top.
+        """
+        within = self.within_images(embeddings, positions, types, images)
         # Scores of a few bits would tie, and the order of ties decides what is kept.
-        return functional.cosine_similarity(embeddings.float(), hidden.float(), dim=-1)
+        own = functional.cosine_similarity(embeddings.float(), self._joined(within, types).float(), dim=-1)
+        if self.config.image_layers == 0 or images is None:
+            return own
+        agreement = image_agreement(*self.image_vectors(within, types, images))
+        return own + self.image_weight * agreement.gather(1, images)
 
 
 @dataclass(frozen=True)
@@ -152,6 +191,17 @@ def decide(
         probability = torch.where(member, soft, probability)
         margin = torch.where(member, logits, margin)
     return MaskDecision(keep, probability, margin, scores)
+
+
+def image_agreement(vectors: Tensor, present: Tensor) -> Tensor:
+    """Mean cosine of each image's unit vector [B, I, W] with the other images that are ``present``, [B, I]; else 0."""
+    others = (
+        present.unsqueeze(1)
+        & present.unsqueeze(2)
+        & ~torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
+    )
+    cosines = (vectors @ vectors.transpose(1, 2)) * others
+    return cosines.sum(2) / others.sum(2).clamp_min(1)
 
 
 def gumbel_noise(lengths: Sequence[int], columns: int, generators: Sequence[torch.Generator]) -> Tensor:

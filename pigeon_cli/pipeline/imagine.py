@@ -126,18 +126,22 @@ def word_prompt(
     spec: ModelSpec,
     history: Sequence[ImageTokens],
     words: str,
-    settings: Settings,
+    settings: Settings | None = None,
     titles: Sequence[str] = (),
 ) -> MergedPrompt:
-    """The wording of ``settings`` with everything in its place; ``titles`` are those of the history, if any."""
+    """The wording of ``settings``, by default the model's own, with everything in its place.
+
+    ``titles`` are those of the history, if any.
+    """
     liked = [{"title": title} for title in titles] or [{}] * len(history)
     values: dict[str, Value] = {
         "history": liked,
         "words": words,
-        "emotion": settings.emotion,
-        "title": settings.title,
+        "emotion": settings.emotion if settings else "",
+        "title": settings.title if settings else "",
     }
-    return _merged(text, spec, settings.wording, values, history, spec.reference_slots)
+    wording = settings.wording if settings else spec.name
+    return _merged(text, spec, wording, values, history, spec.reference_slots)
 
 
 def reference_prompt(text: sentencepiece.SentencePieceProcessor, spec: ModelSpec, words: str) -> MergedPrompt:

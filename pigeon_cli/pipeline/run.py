@@ -98,6 +98,8 @@ def inspect_masks(request: GenerateRequest, progress: Progress) -> InspectResult
 def open_session(request: GenerateRequest) -> Session:
     """The request's model on its device, within its budget; nothing is loaded yet."""
     device, model = choose_device(request.device), find_model(request.model)
+    if request.alignment is not None:
+        model = model.aligned_by(Path(request.alignment))
     check_history(request, model)
     budget = Budget(request.max_memory, request.dtype, request.quantize)
     return Session(model, device, budget)

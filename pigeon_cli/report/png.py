@@ -62,7 +62,7 @@ def settings(report: RunReport, candidate: Candidate | None) -> dict[str, Any]:
     record = {
         "version": __version__,
         "model": report.model,
-        "settings": {name: value for name, value in report.settings.items() if name != "model"},
+        "settings": {name: value for name, value in report.settings.items() if name not in ("model", "alignment")},
         "history": [image.sha256 for image in report.history if image.status == "used"],
         "reference": {"sha256": reference.sha256, "words": reference.words} if reference else None,
         "prompt": report.prompt,

@@ -13,16 +13,17 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pigeon_cli.core.errors import InputError, OutputError
+from pigeon_cli.core.errors import InputError, OutputError, UsageError
 from pigeon_cli.core.randomness import stream_seed
 from pigeon_cli.engine.devices import DeviceChoice
+from pigeon_cli.training.processes import Processes, Share
 from pigeon_cli.weights.checkpoint import load_part
 from pigeon_cli.weights.store import ModelFolder
 
@@ -43,6 +44,11 @@ class LoopSettings:
     evaluate_every: int = 500
     log_every: int = 20
     resume: bool = False
+    accumulate: int = 1
+    """Batches whose gradients are averaged into one step."""
+    patience: int | None = None
+    """Evaluations in a row that may bring no better ``TrainingTask.watched`` before the run ends; the best weights are
+    then what is exported."""
 
 
 class TrainingTask(ABC):
@@ -51,6 +57,12 @@ class TrainingTask(ABC):
     name: str
     modules: dict[str, nn.Module]
     """Everything a checkpoint must hold, by name; buffers included."""
+    share: Share = Share()
+    """Which part of a step's batch :meth:`loss` is about; the loop sets it."""
+    shares: bool = False
+    """Whether :meth:`loss` heeds ``share``, without which there are neither accumulation nor several processes."""
+    watched: str = "valid_loss"
+    """The figure of :meth:`evaluate` that falls while the task learns."""
 
     @abstractmethod
     def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:
@@ -94,15 +106,47 @@ def run_training(
     Raises :class:`OutputError` when the run folder cannot be written and :class:`InputError` when a run folder
     that already holds a checkpoint is used without ``resume``.
     """
-    run = _Run(task, settings, device, say)
+    processes = Processes(device)
+    if not task.shares and settings.accumulate * processes.count > 1:
+        raise UsageError(
+            f"the stage {task.name} does not share its batches out", "run it in one process and without --accumulate"
+        )
+    run = _Run(task, settings, device, say if processes.is_main else _say_nothing, processes)
     return run.carry_out()
+
+
+def _say_nothing(text: str) -> None:
+    pass
+
+
+@dataclass
+class Best:
+    """The best evaluation so far, and how many have followed it."""
+
+    step: int = 0
+    waited: int = 0
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def beaten_by(self, step: int, figures: Mapping[str, float], watched: str) -> bool:
+        """Take in the figures of ``step``; whether they are the best now."""
+        better = not self.figures or figures[watched] < self.figures[watched]
+        if better:
+            self.step, self.figures = step, {**figures, "best_step": float(step)}
+        self.waited = 0 if better else self.waited + 1
+        return better
 
 
 class _Run:
     def __init__(
-        self, task: TrainingTask, settings: LoopSettings, device: DeviceChoice, say: Callable[[str], None]
+        self,
+        task: TrainingTask,
+        settings: LoopSettings,
+        device: DeviceChoice,
+        say: Callable[[str], None],
+        processes: Processes,
     ) -> None:
-        self.task, self.settings, self.device, self.say = task, settings, device, say
+        self.task, self.settings, self.device, self.say, self.processes = task, settings, device, say, processes
+        self.best = Best()
         self.checkpoint = settings.run_folder / "checkpoint.pt"
         groups = task.parameter_groups(settings)
         for group in groups:
@@ -126,12 +170,16 @@ class _Run:
             if last or (step + 1) % self.settings.log_every == 0:
                 self._log(step, losses, (time.monotonic() - started) / (step + 1 - first))
             if last or (step + 1) % self.settings.evaluate_every == 0:
-                self._evaluate(step)
-            if last or time.monotonic() - saved > self.settings.checkpoint_seconds:
+                last = self.processes.agree(self.processes.is_main and self._evaluate(step)) or last
+            if self.processes.is_main and (last or time.monotonic() - saved > self.settings.checkpoint_seconds):
                 self._save(step + 1)
                 saved = time.monotonic()
-        self.task.export()
-        return self.figures
+            if last:
+                break
+        if self.processes.is_main:
+            self._export(best=False)
+        self.processes.wait()
+        return self.figures | self.best.figures
 
     def _begin(self) -> int:
         if not self.checkpoint.exists():
@@ -145,33 +193,48 @@ class _Run:
         for name, module in self.task.modules.items():
             module.load_state_dict(state["modules"][name])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.best = Best(**state.get("best", {}))
         self.say(f"{self.task.name}: resumed at step {state['step']}")
         return int(state["step"])
 
     def _step(self, step: int) -> dict[str, Tensor]:
-        torch.manual_seed(stream_seed(self.settings.seed, self.task.name, "torch", step))
-        rng = random.Random(stream_seed(self.settings.seed, self.task.name, "batch", step))
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * learning_rate_share(step, self.settings.steps, self.settings.warmup)
         for module in self.task.modules.values():
             module.train()
-        with self.device.autocast():
-            losses = self.task.loss(step, rng)
-        losses["loss"].backward()
+        parts = [self._backward(step, number) for number in range(self.settings.accumulate)]
+        losses = {name: torch.stack([part[name] for part in parts]).mean(0) for name in parts[0]}
+        self.processes.average_gradients(self.parameters)
         nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.task.after_step(step)
         return losses
 
+    def _backward(self, step: int, number: int) -> dict[str, Tensor]:
+        """Losses of the ``number``-th batch of this process; gradients are added to those that are there."""
+        accumulate = self.settings.accumulate
+        share = Share(self.processes.index * accumulate + number, self.processes.count * accumulate)
+        # The whole batch is drawn by everybody, the noise of a part only by whom it belongs to.
+        noise = ("torch", step) if share.index == 0 else ("torch", step, share.index)
+        torch.manual_seed(stream_seed(self.settings.seed, self.task.name, *noise))
+        rng = random.Random(stream_seed(self.settings.seed, self.task.name, "batch", step))
+        self.task.share = share
+        with self.device.autocast():
+            losses = self.task.loss(step, rng)
+        (losses["loss"] / accumulate).backward()
+        return {name: value.detach() for name, value in losses.items()}
+
     def _log(self, step: int, losses: Mapping[str, Tensor], seconds: float) -> None:
-        values = {name: float(value.detach()) for name, value in losses.items()}
+        values = self.processes.average({name: float(value) for name, value in losses.items()})
         if not math.isfinite(values["loss"]):
             raise InputError(
                 f"{self.task.name}: the loss is {values['loss']} at step {step + 1}",
                 "lower --learning-rate and --resume",
             )
         self.figures.update(values)
+        if not self.processes.is_main:
+            return
         self._append({"step": step + 1, "seconds_per_step": round(seconds, 4), **values})
         minutes = seconds * (self.settings.steps - step - 1) / 60
         shown = " ".join(f"{name} {value:.4f}" for name, value in values.items())
@@ -180,7 +243,8 @@ class _Run:
         )
 
     @torch.no_grad()
-    def _evaluate(self, step: int) -> None:
+    def _evaluate(self, step: int) -> bool:
+        """Figures on held-out data; whether the run has been patient for long enough."""
         for module in self.task.modules.values():
             module.eval()
         with self.device.autocast():
@@ -188,6 +252,19 @@ class _Run:
         self.figures.update(figures)
         self._append({"step": step + 1, "evaluation": figures})
         self.say(f"{self.task.name} {step + 1} valid " + " ".join(f"{k} {v:.4f}" for k, v in figures.items()))
+        if self.settings.patience is None:
+            return False
+        if self.best.beaten_by(step + 1, figures, self.task.watched):
+            self._export(best=True)
+        if self.best.waited < self.settings.patience:
+            return False
+        self.say(f"{self.task.name}: no better {self.task.watched} since step {self.best.step}; its weights are kept")
+        return True
+
+    def _export(self, best: bool) -> None:
+        """Hand the weights on: always without ``patience``, else the best ones only."""
+        if best or self.settings.patience is None:
+            self.task.export()
 
     def _append(self, record: Mapping[str, Any]) -> None:
         with (self.settings.run_folder / "metrics.jsonl").open("a", encoding="utf-8") as stream:
@@ -198,6 +275,7 @@ class _Run:
             "step": step,
             "modules": {name: module.state_dict() for name, module in self.task.modules.items()},
             "optimizer": self.optimizer.state_dict(),
+            "best": asdict(self.best),
         }
         temporary = self.checkpoint.with_suffix(".part")
         try:
@@ -206,7 +284,7 @@ class _Run:
         except (OSError, RuntimeError) as error:
             temporary.unlink(missing_ok=True)
             raise OutputError(f"cannot write {self.checkpoint}: {error}", "free space, then --resume") from error
-        self.task.export()
+        self._export(best=False)
 
 
 def learning_rate_share(step: int, steps: int, warmup: int) -> float:

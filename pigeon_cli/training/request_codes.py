@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
+import sentencepiece
 import torch
 from numpy.typing import NDArray
 
@@ -16,34 +18,50 @@ from pigeon_cli.training.data.looks import PLAIN, apply_look
 from pigeon_cli.training.data.requests import TrainingRequest
 from pigeon_cli.training.sequences import CodedRequest, SequenceSampler
 
-SELF_SHARE = 0.15
-"""Share of requests whose reference is the target itself, most of it hidden, as in the published stage 1."""
+SELF_SHARES = {"self": 1.0, "paired": 0.0, "mixed": 0.15}
+"""By ``--target``, the share of requests whose reference is the target itself, most of it hidden, as in the published
+stage 1; the others have another drawing of the same meaning."""
+
+
+class Sampler(Protocol):
+    """Where stage 1 takes its requests from."""
+
+    @property
+    def text(self) -> sentencepiece.SentencePieceProcessor:
+        """The model's text processor."""
+
+    def draw(self, rng: random.Random, planted_share: float = 0.4) -> CodedRequest:
+        """A request; ``planted_share`` of them have strangers in the history."""
 
 
 class RequestSampler:
     """Draws stage-1 requests from the code cache: two to five liked images, two users in five with strangers among
     them."""
 
-    def __init__(self, sequences: SequenceSampler) -> None:
-        self.sequences = sequences
+    def __init__(self, sequences: SequenceSampler, target: str = "mixed") -> None:
+        self.sequences, self.self_share = sequences, SELF_SHARES[target]
+
+    @property
+    def text(self) -> sentencepiece.SentencePieceProcessor:
+        return self.sequences.text
 
     def draw(self, rng: random.Random, planted_share: float = 0.4) -> CodedRequest:
         """One request of train cells and trained looks; ``planted_share`` of them have strangers in the history."""
         sequences = self.sequences
+        has_strangers = rng.random() < planted_share
+        # Strangers are fewer than the others, else nobody could tell which are which.
+        count = rng.randint(3 if has_strangers else 2, 5)
         while True:
             look = rng.choice(sequences.looks)
-            count = rng.randint(2, 5)
             places = rng.sample(range(len(look.records)), count + 1)
             record = sequences.dataset.records[look.records[places[-1]]]
             target = codes_of(look.codes[places[-1]])
-            is_self = rng.random() < SELF_SHARE
+            is_self = rng.random() < self.self_share
             reference = look.codes[places[-1]] if is_self else sequences.reference(record, rng)
             if reference is not None:
                 break
         history = [codes_of(look.codes[place]) for place in places[:-1]]
-        planted: list[int] = []
-        if rng.random() < planted_share:
-            planted = sorted(rng.sample(range(count), 2 if count >= 4 and rng.random() < 0.5 else 1))
+        planted = sorted(rng.sample(range(count), rng.randint(1, (count - 1) // 2))) if has_strangers else []
         for position in planted:
             history[position] = self._stranger(look, rng)
         words = sequences.words(record, rng) if rng.random() < 0.5 else ""

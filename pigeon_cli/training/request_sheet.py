@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from PIL import Image
@@ -26,6 +27,15 @@ from pigeon_cli.weights.store import ModelFolder
 
 REQUESTS = 12
 HEADERS = ("history", "", "", "", "", "reference", "drawn", "right answer")
+
+
+class CodedSheet(Protocol):
+    """A sheet of fixed requests that waits for its drawn column."""
+
+    coded: list[CodedRequest]
+
+    def save(self, path: Path, codes: Sequence[Sequence[int]]) -> bool:
+        """Write it with ``codes`` as what is drawn; false where the image generator is not trained yet."""
 
 
 @dataclass
@@ -50,36 +60,48 @@ class RequestSheet:
         if not (self.folder.part("unet").is_file() and self.folder.part("vae").is_file()):
             return False
         rows = []
-        for request, drawn in zip(self.requests, self._draw(codes), strict=True):
+        for request, drawn in zip(self.requests, draw_codes(self.folder, self.device, codes), strict=True):
             liked = [self.picture(*pair) for pair in zip(request.history, request.history_looks(), strict=True)]
             answer = self.picture(request.target, request.look)
             rows.append([*liked, self.picture(request.reference, PLAIN), drawn, answer])
         make_sheet(rows, headers=HEADERS, captions=[request.words for request in self.requests]).save(path)
         return True
 
-    def _draw(self, codes: Sequence[Sequence[int]]) -> list[Image.Image]:
-        parts, config = Parts(self.folder, self.device, keep=False), self.folder.spec.diffusion
-        streams = [torch.Generator().manual_seed(stream_seed(0, "sheet", row)) for row in range(len(codes))]
-        with parts.use(TOKENIZER) as tokenizer, parts.use(DECODER) as decoder:
-            wanted = condition(decoder, tokenizer.quantizer, codes)
-        with parts.use(UNET) as unet:
-            latents = draw_latents(unet, config, wanted, streams, steps=config.steps, guidance=config.guidance)
-        with parts.use(VAE) as vae:
-            return to_images(vae, latents)
+
+def draw_codes(folder: ModelFolder, device: DeviceChoice, codes: Sequence[Sequence[int]]) -> list[Image.Image]:
+    """Pictures of ``codes`` by the model's image generator, one stream a row."""
+    parts, config = Parts(folder, device, keep=False), folder.spec.diffusion
+    streams = [torch.Generator().manual_seed(stream_seed(0, "sheet", row)) for row in range(len(codes))]
+    with parts.use(TOKENIZER) as tokenizer, parts.use(DECODER) as decoder:
+        wanted = condition(decoder, tokenizer.quantizer, codes)
+    with parts.use(UNET) as unet:
+        latents = draw_latents(unet, config, wanted, streams, steps=config.steps, guidance=config.guidance)
+    with parts.use(VAE) as vae:
+        return to_images(vae, latents)
 
 
 def imagine_codes(
-    model: Model, folder: ModelFolder, embedded: Tensor, ids: Tensor, attention: Tensor
+    model: Model, folder: ModelFolder, embedded: Tensor, ids: Tensor, attention: Tensor, guidance: float = 1.0
 ) -> list[tuple[int, ...]]:
-    """Codes that ``model`` draws after left-padded prompts [B, L, D], without guidance, one stream a row."""
+    """Codes that ``model`` draws after left-padded prompts [B, L, D], one stream a row.
+
+    By default without guidance; its unconditional context is the image start alone, as in generation.
+    """
     spec = folder.spec
+    places, step = token_positions(ids, attention, spec), position_step(spec)
+    nothing = None
+    if guidance != 1.0:
+        alone = ids[:1, -1:]
+        one = torch.ones_like(alone)
+        nothing = prefill(model, embedded[:1, -1:], one, positions=token_positions(alone, one, spec), step=step)
     drawn = sample_codes(
         model,
-        prefill(model, embedded, attention, positions=token_positions(ids, attention, spec), step=position_step(spec)),
+        prefill(model, embedded, attention, positions=places, step=step),
         range(len(embedded)),
-        replace(spec.sampling, guidance=1.0, beams=1),
+        replace(spec.sampling, guidance=guidance, beams=1),
         allowed=allowed_ids(spec.vocabulary),
         image_end=spec.vocabulary.image_end,
         generators=[torch.Generator().manual_seed(stream_seed(0, "codes", row)) for row in range(len(embedded))],
+        unconditional=nothing,
     )
     return [tuple(spec.vocabulary.to_code(token) for token in each.token_ids) for each in drawn]

@@ -32,6 +32,10 @@ class StageDefaults:
     steps: int
     batch: int
     learning_rate: float
+    warmup: int = 100
+    epochs: int | None = None
+    """Length of a run on data that ends, instead of ``steps``."""
+    patience: int | None = None
 
 
 DEFAULTS = {
@@ -40,7 +44,6 @@ DEFAULTS = {
     "decoder": StageDefaults(3000, 32, 1e-3),
     "language": StageDefaults(4000, 16, 1.5e-3),
     "scorer": StageDefaults(1500, 96, 2e-3),
-    "reconstruct": StageDefaults(800, 16, 1e-3),
 }
 """Stages that run the training loop; ``text`` and ``encode`` are computed in one go."""
 SCORED_REQUESTS = 192
@@ -64,6 +67,10 @@ class StageOptions:
     device: str = "auto"
     resume: bool = False
     init_from: Path | None = None
+    target: str = "mixed"
+    """Only for reconstruct, a key of ``SELF_SHARES``."""
+    out: Path | None = None
+    """Only for reconstruct: an alignment folder instead of the model's own files."""
 
 
 def run_stage(name: str, options: StageOptions, say: Callable[[str], None]) -> dict[str, float]:
@@ -101,6 +108,7 @@ def loop_settings(name: str, options: StageOptions) -> LoopSettings:
         batch=options.batch or defaults.batch,
         learning_rate=options.learning_rate or defaults.learning_rate,
         seed=options.seed,
+        warmup=defaults.warmup,
         evaluate_every=options.evaluate_every,
         resume=options.resume,
     )
@@ -151,8 +159,9 @@ def build_task(
         tokenizer, batches, draw_evaluation_requests(batches.dataset, "valid", 64, seed=2, planted=1)
     )
     held_out = {"valid": coded, "planted": planted}
-    requests = RequestSampler(sampler)
-    return ReconstructTask(folder, tokenizer, requests, held_out, sheet, settings.batch, settings.steps)
+    requests = RequestSampler(sampler, options.target)
+    out = None if options.out is None else ModelFolder(options.out)
+    return ReconstructTask(folder, tokenizer, requests, held_out, sheet, settings.batch, settings.steps, out)
 
 
 def frozen_tokenizer(folder: ModelFolder, device: DeviceChoice) -> VisualTokenizer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final, cast
@@ -19,7 +19,7 @@ from pigeon_cli.weights.keymaps import CLIP, LORA, MODEL_FILES, Target, starting
 from pigeon_cli.weights.manifest import NAME, read_manifest
 from pigeon_cli.weights.official_spec import CONFIGS, folder_spec
 from pigeon_cli.weights.published import Source, assign, find_files
-from pigeon_cli.weights.published_alignment import Alignment, check_settings, merge_lora
+from pigeon_cli.weights.published_alignment import Alignment, check_settings, find_alignment, merge_lora
 from pigeon_cli.weights.store import DOWNLOADED
 from pigeon_cli.weights.store import is_official as is_official
 from pigeon_cli.weights.stored_model import M, TensorFile
@@ -70,6 +70,9 @@ class OfficialFolder:
         sources = [Source(starting(source.keymap, start), source.files) for source in self.sources(part)]
         assign(cast(nn.Module, module), sources)
         return module
+
+    def aligned_by(self, folder: Path) -> OfficialFolder:
+        return replace(self, alignment=find_alignment(folder))
 
     def record(self) -> ModelRecord:
         return ModelRecord(self.spec.name, tuple(self._known(path) for path in dict.fromkeys(self._files())))

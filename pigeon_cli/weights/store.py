@@ -36,13 +36,20 @@ PARTS = (
 BUNDLED = ("mini",)
 DOWNLOADED = ("sticker", "poster")
 """Combinations of the catalog that draw, each named after the wording that its alignment was trained with."""
+ALIGNED_PARTS = ("lora", "adapter", "mask_generator")
+"""Parts that an alignment brings in place of the model's own."""
 
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """A model folder: ``config.json``, ``text.model`` (SentencePiece) and one safetensors file per part."""
+    """A model folder: ``config.json``, ``text.model`` (SentencePiece) and one safetensors file per part.
+
+    ``alignment`` is a folder whose ``ALIGNED_PARTS`` take the place of the model's own
+    (:mod:`pigeon_cli.weights.alignment_folder`).
+    """
 
     path: Path
+    alignment: Path | None = None
 
     @cached_property
     def spec(self) -> ModelSpec:
@@ -50,7 +57,8 @@ class ModelFolder:
 
     def part(self, name: str) -> Path:
         """Path of a part's weights, whether or not it exists."""
-        return self.path / f"{name}.safetensors"
+        folder = self.path if self.alignment is None or name not in ALIGNED_PARTS else self.alignment
+        return folder / f"{name}.safetensors"
 
     @property
     def text_model(self) -> Path:
@@ -83,6 +91,11 @@ class ModelFolder:
             load_part(cast("nn.Module", module), self.part(part), start=start)
         return module
 
+    def aligned_by(self, folder: Path) -> ModelFolder:
+        from pigeon_cli.weights.alignment_folder import with_alignment
+
+        return with_alignment(self, folder)
+
     def record(self) -> ModelRecord:
         from pigeon_cli.weights.checkpoint import sha256_of
 
@@ -103,18 +116,12 @@ def find_model(name: str) -> StoredModel:
 
     Raises :class:`WeightsError` when it is incomplete.
     """
-    if name in BUNDLED:
-        return _whole(ModelFolder(Path(str(files("pigeon_cli"))) / "assets" / name))
-    path = Path(name)
-    if name not in DOWNLOADED and not path.is_dir():
-        known = ", ".join((*BUNDLED, *DOWNLOADED))
-        raise WeightsError(f"there is no model {name!r}", f"use --model {known}, or a folder that holds a model")
-    if name not in DOWNLOADED and not is_official(path):
-        return _whole(ModelFolder(path))
+    if name not in DOWNLOADED and (name in BUNDLED or not is_official(Path(name))):
+        return find_folder(name)
     # Models of several gigabytes can afford what their loading imports.
     from pigeon_cli.weights.find_published import find_downloaded, find_official
 
-    return find_downloaded(name) if name in DOWNLOADED else find_official(path)
+    return find_downloaded(name) if name in DOWNLOADED else find_official(Path(name))
 
 
 def is_official(path: Path) -> bool:
@@ -122,9 +129,20 @@ def is_official(path: Path) -> bool:
     return (path / "language_model").is_dir() and (path / "visual_tokenizer").is_dir()
 
 
-def _whole(folder: ModelFolder) -> ModelFolder:
+def find_folder(name: str) -> ModelFolder:
+    """The bundled model ``name`` or the folder ``name`` in our layout; raises :class:`WeightsError` as
+    :func:`find_model`."""
+    folder = locate_model(name)
+    if not folder.path.is_dir():
+        known = ", ".join((*BUNDLED, *DOWNLOADED))
+        raise WeightsError(f"there is no model {name!r}", f"use --model {known}, or a folder that holds a model")
     if missing := folder.missing():
         raise WeightsError(
             f"the model folder {folder.path} lacks {', '.join(missing)}", "reinstall pigeon, or name another folder"
         )
     return folder
+
+
+def locate_model(name: str) -> ModelFolder:
+    """The bundled model ``name`` or the folder ``name``, whatever is in it: a model in training is incomplete."""
+    return ModelFolder(Path(str(files("pigeon_cli"))) / "assets" / name if name in BUNDLED else Path(name))

@@ -54,5 +54,8 @@ class StoredModel(Protocol):
         """The module of ``build`` with the weights of ``part``, strictly, or with those whose names begin with
         ``start``, which is taken off; raises :class:`WeightsError`."""
 
+    def aligned_by(self, folder: Path) -> StoredModel:
+        """The same model with another alignment; raises :class:`WeightsError` for one that does not belong to it."""
+
     def record(self) -> ModelRecord:
         """The model's name and what is known of each of its files."""

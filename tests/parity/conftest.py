@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.parity.golden import Goldens
+from tests.parity.golden import MINI, TRUE, Goldens
 
 
-@pytest.fixture(scope="session")
-def goldens() -> Goldens:
-    """The folder of recorded numbers (``PIGEON_PARITY`` or the bundled copy)."""
-    return Goldens()
+@pytest.fixture(scope="session", params=[MINI, pytest.param(TRUE, marks=pytest.mark.slow)])
+def goldens(request: pytest.FixtureRequest) -> Goldens:
+    """The numbers recorded at one size, each size in turn; true width takes minutes and some 4 GB."""
+    return Goldens(request.param)

@@ -1,7 +1,7 @@
 """Recorded numbers of the published program, and the rule that fills weights without any file.
 
 Source: WEIGHT_RULE.md of the parity material. Every weight and noise array is a function of
-(seed, component, key, shape); the seed stands in ``mini_config.json`` of the goldens folder.
+(seed, component, key, shape); the seed stands in ``<size>_config.json`` of the goldens folder.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import nn
+
+from pigeon_cli.core.vocabulary import Vocabulary
 
 Array = NDArray[Any]
 DATA = Path(__file__).parent / "data"
@@ -37,6 +39,10 @@ UNIT_DEVIATION = ("embed_tokens.weight", "type_embedding.weight")
 HALF_DEVIATION = ("pos_embed", "query_embed", "cls_token", "positional_embedding")
 TOLERANCE = 1e-4
 """Largest allowed difference, relative to the largest expected magnitude."""
+MINI, TRUE = "mini", "true"
+"""Sizes that were recorded: everything small; and the published widths, one or two layers deep."""
+MINI_ONLY = pytest.mark.parametrize("goldens", [MINI], indirect=True, scope="session")
+"""Mark of a test whose recording has no size, or was made in mini alone."""
 
 
 def generator(seed: int, name: str) -> np.random.Generator:
@@ -47,6 +53,7 @@ def generator(seed: int, name: str) -> np.random.Generator:
 def golden_weight(seed: int, name: str, shape: Sequence[int]) -> Array:
     """Float32 weight called ``<component>/<published key>``."""
     shape = tuple(int(size) for size in shape)
+    # In place throughout: at true width the two tables of the language model take 0.8 GB each.
     values = generator(seed, name).standard_normal(size=shape, dtype=np.float32)
     if name.endswith("quantize.embedding.weight"):
         norms = np.sqrt((values.astype(np.float64) ** 2).sum(1, keepdims=True))
@@ -54,12 +61,14 @@ def golden_weight(seed: int, name: str, shape: Sequence[int]) -> Array:
     if name.endswith(UNIT_DEVIATION):
         return values
     if name.endswith(HALF_DEVIATION):
-        return values * np.float32(0.5)
-    if values.ndim >= 2:
-        return values * np.float32(1.0 / np.sqrt(np.prod(shape[1:], dtype=np.float64)))
-    if name.endswith("weight"):
-        return np.float32(1) + np.float32(0.1) * values
-    return np.float32(0.02) * values
+        values *= np.float32(0.5)
+    elif values.ndim >= 2:
+        values *= np.float32(1.0 / np.sqrt(np.prod(shape[1:], dtype=np.float64)))
+    elif name.endswith("weight"):
+        values = np.float32(1) + np.float32(0.1) * values
+    else:
+        values *= np.float32(0.02)
+    return values
 
 
 def exp_noise(seed: int, tag: str, shape: int | Sequence[int]) -> Array:
@@ -95,8 +104,8 @@ def fill(module: nn.Module, component: str, seed: int, rename: Rename | None = N
 class GoldenFile:
     """Arrays of one golden file; a missing array skips the test by name instead of failing it."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, seed: int) -> None:
+        self.path, self.seed = path, seed
         if not path.is_file():
             pytest.skip(f"golden file {path.name} is not in {path.parent}")
         with np.load(path, allow_pickle=False) as archive:
@@ -138,45 +147,52 @@ class GoldenFile:
         double = flat.astype(np.float64)
         found = np.array([double.mean(), double.std(), np.abs(double).max()])
         assert np.abs(found - [mean, deviation, absmax]).max() <= rtol * absmax, f"{name}: statistics {found}"
-        seed = golden_seed(self.path.parent)
         recorded = self[f"{name}__proj"]
         # Whether the projections follow the folder's seed or stay at 0 is not written down; both are the rule's.
-        difference = min(float(np.abs(project(flat, choice) - recorded).max()) for choice in {seed, 0})
+        difference = min(float(np.abs(project(flat, choice) - recorded).max()) for choice in {self.seed, 0})
         assert difference <= rtol * max(deviation, float(np.abs(recorded).max())), f"{name}: projections differ"
 
 
 def project(flat: Array, seed: int) -> Array:
     """Four random projections ``P @ flat / sqrt(n)`` that see every element."""
-    size = flat.size
-    rows = [generator(seed, f"proj/{index}").standard_normal(size=size, dtype=np.float32) for index in range(4)]
-    products = [np.dot(row.astype(np.float64), flat.astype(np.float64)) for row in rows]
-    return np.asarray(np.array(products) / np.sqrt(size))
-
-
-def golden_seed(folder: Path) -> int:
-    """Seed of the weights and noises behind the goldens of ``folder``."""
-    return int(json.loads((folder / "mini_config.json").read_text(encoding="utf-8"))["seed"])
+    double = flat.astype(np.float64)
+    rows = (generator(seed, f"proj/{index}").standard_normal(size=flat.size, dtype=np.float32) for index in range(4))
+    return np.array([np.dot(row.astype(np.float64), double) for row in rows]) / np.sqrt(flat.size)
 
 
 class Goldens:
-    """A folder of golden files: ``PIGEON_PARITY`` in the environment, else the copy beside the tests."""
+    """What was recorded at one size, from ``PIGEON_PARITY`` in the environment or the copy beside the tests."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, size_name: str) -> None:
         named = os.environ.get("PIGEON_PARITY")
-        self.folder = folder or (Path(named) if named else DATA / "goldens")
-        self.config: dict[str, Any] = json.loads((self.folder / "mini_config.json").read_text(encoding="utf-8"))
-        self.seed = golden_seed(self.folder)
+        self.folder = Path(named) if named else DATA / "goldens"
+        self.size_name = size_name
+        self.config: dict[str, Any] = self.load_json("config")
+        self.seed = int(self.config["seed"])
 
     @property
     def size(self) -> dict[str, Any]:
         """Dimensions of the recorded model parts."""
         return dict(self.config["size"])
 
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """Ids of the recorded model: the published ones, with fewer codes in mini."""
+        return Vocabulary(text_size=32000, code_count=self.size["tok"]["n_code"])
+
     def load(self, name: str) -> GoldenFile:
-        """Arrays of ``<name>.npz``; skips the test when the file is not there."""
-        return GoldenFile(self.folder / f"{name}.npz")
+        """Arrays of ``<size>_<name>.npz``; skips the test when the file is not there."""
+        return GoldenFile(self.folder / f"{self.size_name}_{name}.npz", self.seed)
+
+    def load_shared(self, name: str) -> GoldenFile:
+        """Arrays of ``<name>.npz``, the same for all sizes; skips the test when the file is not there."""
+        return GoldenFile(self.folder / f"{name}.npz", self.seed)
 
     def load_json(self, name: str) -> Any:
+        """Content of ``<size>_<name>.json``; skips the test when the file is not there."""
+        return self.load_shared_json(f"{self.size_name}_{name}")
+
+    def load_shared_json(self, name: str) -> Any:
         """Content of ``<name>.json``; skips the test when the file is not there."""
         path = self.folder / f"{name}.json"
         if not path.is_file():

@@ -16,14 +16,14 @@ from pigeon_cli.core.configs import DiffusionConfig
 from pigeon_cli.models.diffusion import build_scheduler, build_unet, build_vae, decode_latents, denoise, restore_latents
 from pigeon_cli.models.embedding_decoder import DecodedCondition
 from tests.parity.golden import GoldenFile, Goldens, assert_close_absmax, fill, normal_noise
-from tests.parity.test_prompt import VOCABULARY, decode_rows, image_codes
+from tests.parity.test_prompt import decode_rows, embedding_decoder, image_codes
 
 STEPS, GUIDANCE, SIZE = 3, 7.0, (64, 64)
 
 
 @pytest.fixture(scope="module")
 def recorded(goldens: Goldens) -> GoldenFile:
-    return goldens.load("mini_09_diffusion")
+    return goldens.load("09_diffusion")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,8 @@ def config(goldens: Goldens) -> DiffusionConfig:
 @pytest.fixture(scope="module")
 def condition(goldens: Goldens) -> DecodedCondition:
     codes = image_codes(goldens)
-    return decode_rows(goldens, [torch.tensor(codes[image]) - VOCABULARY.first_code for image in CONDITION_IMAGES])
+    rows = [torch.tensor(codes[image]) - goldens.vocabulary.first_code for image in CONDITION_IMAGES]
+    return decode_rows(goldens, embedding_decoder(goldens), rows)
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ def quantizer(goldens: Goldens) -> Quantizer:
 
 @pytest.fixture(scope="module")
 def golden(goldens: Goldens) -> GoldenFile:
-    return goldens.load("mini_05_decoders")
+    return goldens.load("05_decoders")
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_sample_without_code_in_a_batch(golden: GoldenFile, decoder: EmbeddingDe
 def test_more_codes_than_queries_are_cut(
     goldens: Goldens, golden: GoldenFile, decoder: EmbeddingDecoder, quantizer: Quantizer
 ) -> None:
-    ids = goldens.load("mini_02_03_04_visual_tokenizer").tensor("noise_ids") - RELEASED_VOCABULARY.first_code
+    ids = goldens.load("02_03_04_visual_tokenizer").tensor("noise_ids") - RELEASED_VOCABULARY.first_code
     assert len(ids) > decoder.config.queries
     with torch.no_grad():
         condition = decoder(*batch([ids], quantizer))

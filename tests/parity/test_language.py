@@ -6,6 +6,7 @@ its beams, so what it recorded belongs to other beams.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,14 @@ from pigeon_cli.core.configs import LanguageConfig, SamplingConfig
 from pigeon_cli.models.language import build_language_model
 from pigeon_cli.models.lora import POLICY, LanguageModel, active_adapter, attach_lora, load_lora, lora_state
 from pigeon_cli.pipeline.prompt import embed_prompt
-from pigeon_cli.pipeline.sampling import Prefix, prefill, sample_codes
-from tests.parity.golden import GoldenFile, Goldens, fill, golden_weight
-from tests.parity.test_prompt import VOCABULARY, adapter
+from pigeon_cli.pipeline.sampling import Drawn, Prefix, prefill, sample_codes
+from tests.parity.golden import Array, GoldenFile, Goldens, as_array, fill, golden_weight
+from tests.parity.test_prompt import adapter
 
 LOGIT_TOLERANCE = 2e-3
+ADAPTERS = {"base": None, "lora": POLICY}
+"""Which adapter is active under which name of the recording."""
+Draw = Callable[[str, int, float], list[Drawn]]
 EXCLUDED = {"lora_beam4_gs5": "the published unconditional cache was not reordered with the beams"}
 
 
@@ -52,7 +56,7 @@ def load_golden_lora(goldens: Goldens, model: Any, component: str, adapter_name:
 def personalized_model(goldens: Goldens) -> Any:
     """The recorded language model with its stage-1 adapter, in evaluation mode."""
     config = language_config(goldens)
-    base = build_language_model(config, VOCABULARY)
+    base = build_language_model(config, goldens.vocabulary)
     fill(base, "llama", goldens.seed)
     model = attach_lora(base, config)
     load_golden_lora(goldens, model, "lora", POLICY)
@@ -61,7 +65,7 @@ def personalized_model(goldens: Goldens) -> Any:
 
 @pytest.fixture(scope="module")
 def recorded(goldens: Goldens) -> GoldenFile:
-    return goldens.load("mini_08_llama")
+    return goldens.load("08_llama")
 
 
 @pytest.fixture(scope="module")
@@ -71,23 +75,34 @@ def model(goldens: Goldens) -> Any:
 
 @pytest.fixture(scope="module")
 def embeddings(goldens: Goldens, model: LanguageModel) -> Tensor:
-    merge = goldens.load("mini_07_merge")
+    merge = goldens.load("07_merge")
     with torch.no_grad():
         reference = adapter(goldens)(merge.tensor("inf_tgt_embs")).unsqueeze(1)
         return embed_prompt(model.get_input_embeddings(), merge.tensor("inf_input_ids"), reference)
 
 
-def published_ids(recorded: GoldenFile) -> Tensor:
+def published_ids(goldens: Goldens, recorded: GoldenFile) -> Tensor:
     """Everything that the published suppression leaves."""
     first, last, count = (int(value) for value in recorded["suppress_tokens_first_last_len"])
     assert count == last - first + 1
-    return torch.tensor([token for token in range(VOCABULARY.size) if not first <= token <= last])
+    return torch.tensor([token for token in range(goldens.vocabulary.size) if not first <= token <= last])
 
 
-def image_start(model: Any) -> Prefix:
+@pytest.fixture(scope="module")
+def image_start(goldens: Goldens, model: Any) -> Prefix:
     """The published unconditional context: the image start alone."""
-    row = model.get_input_embeddings()(torch.tensor([[VOCABULARY.image_start]]))
+    row = model.get_input_embeddings()(torch.tensor([[goldens.vocabulary.image_start]]))
     return prefill(model, row, torch.ones(1, 1, dtype=torch.int64))
+
+
+@pytest.fixture(scope="module")
+def prefixes(recorded: GoldenFile, model: Any, embeddings: Tensor) -> dict[str, Prefix]:
+    """The recorded prompts as read by the base model and with its adapter; drawing leaves them as they are."""
+    found = {}
+    for weights, adapter_name in ADAPTERS.items():
+        with active_adapter(model, adapter_name):
+            found[weights] = prefill(model, embeddings, recorded.tensor("gen_attention_mask"))
+    return found
 
 
 def test_input_embeddings(recorded: GoldenFile, embeddings: Tensor) -> None:
@@ -95,21 +110,32 @@ def test_input_embeddings(recorded: GoldenFile, embeddings: Tensor) -> None:
     assert np.abs(embeddings.norm(dim=-1).numpy() - recorded["inputs_embeds_rows_norm"]).max() < 1e-4
 
 
-def drawn_rows(model: Any, recorded: GoldenFile, embeddings: Tensor, beams: int, guidance: float) -> list[list[int]]:
-    prefix = prefill(model, embeddings, recorded.tensor("gen_attention_mask"))
-    settings = SamplingConfig(
-        beams=beams, temperature=0.0, top_k=0, guidance=guidance, minimum_tokens=4, maximum_tokens=20
-    )
-    drawn = sample_codes(
-        model,
-        prefix,
-        [0, 1],
-        settings,
-        allowed=published_ids(recorded),
-        image_end=VOCABULARY.image_end,
-        unconditional=image_start(model) if guidance != 1 else None,
-    )
-    return [[*row.token_ids, *([VOCABULARY.image_end] if row.ended else [])] for row in drawn]
+@pytest.fixture(scope="module")
+def draw(goldens: Goldens, recorded: GoldenFile, model: Any, prefixes: dict[str, Prefix], image_start: Prefix) -> Draw:
+    """What ``beams`` and ``guidance`` draw from both recorded prompts with the weights of a name."""
+
+    def rows(weights: str, beams: int, guidance: float) -> list[Drawn]:
+        settings = SamplingConfig(
+            beams=beams, temperature=0.0, top_k=0, guidance=guidance, minimum_tokens=4, maximum_tokens=20
+        )
+        with active_adapter(model, ADAPTERS[weights]):
+            return sample_codes(
+                model,
+                prefixes[weights],
+                [0, 1],
+                settings,
+                allowed=published_ids(goldens, recorded),
+                image_end=goldens.vocabulary.image_end,
+                unconditional=image_start if guidance != 1 else None,
+            )
+
+    return rows
+
+
+def image_logits(goldens: Goldens, logits: Tensor, expected: Array) -> Array:
+    """The logits from image start on, as many as were recorded."""
+    first = goldens.vocabulary.image_start
+    return as_array(logits[..., first : first + expected.shape[-1]])
 
 
 CASES = [("base", 1, 1.0), ("lora", 1, 1.0), ("lora", 1, 5.0), ("lora", 4, 1.0)]
@@ -117,39 +143,33 @@ CASES = [("base", 1, 1.0), ("lora", 1, 1.0), ("lora", 1, 5.0), ("lora", 4, 1.0)]
 
 @pytest.mark.parametrize(("weights", "beams", "guidance"), CASES)
 def test_drawn_tokens(
-    recorded: GoldenFile, model: Any, embeddings: Tensor, weights: str, beams: int, guidance: float
+    goldens: Goldens, recorded: GoldenFile, draw: Draw, weights: str, beams: int, guidance: float
 ) -> None:
     name = f"{weights}_{f'beam{beams}' if beams > 1 else 'greedy'}_gs{guidance:.0f}"
     assert name not in EXCLUDED
-    with active_adapter(model, None if weights == "base" else POLICY):
-        drawn = drawn_rows(model, recorded, embeddings, beams, guidance)
+    end = [goldens.vocabulary.image_end]
+    drawn = [[*row.token_ids, *(end if row.ended else [])] for row in draw(weights, beams, guidance)]
     assert drawn == recorded[f"{name}_seq"][:, 1:].tolist()
 
 
 @pytest.mark.parametrize("weights", ["base", "lora"])
-def test_first_logits(recorded: GoldenFile, model: Any, embeddings: Tensor, weights: str) -> None:
-    with active_adapter(model, None if weights == "base" else POLICY):
-        logits = prefill(model, embeddings, recorded.tensor("gen_attention_mask")).logits
+def test_first_logits(goldens: Goldens, recorded: GoldenFile, prefixes: dict[str, Prefix], weights: str) -> None:
+    logits = prefixes[weights].logits
     name = f"{weights}_greedy_gs1_step0"
     recorded.check_large(logits, f"{name}_logits_all_rows", LOGIT_TOLERANCE / 4)
-    image = logits[:, VOCABULARY.image_start :]
-    assert np.abs(image.numpy() - recorded[f"{name}_logits_image_vocab"]).max() < LOGIT_TOLERANCE
+    expected = recorded[f"{name}_logits_image_vocab"]
+    assert np.abs(image_logits(goldens, logits, expected) - expected).max() < LOGIT_TOLERANCE
     assert np.abs(logits.logsumexp(1).numpy() - recorded[f"{name}_logsumexp"]).max() < LOGIT_TOLERANCE
 
 
-def test_unconditional_logits(recorded: GoldenFile, model: Any) -> None:
-    logits = image_start(model).logits[0]
+def test_unconditional_logits(goldens: Goldens, recorded: GoldenFile, image_start: Prefix) -> None:
+    logits = image_start.logits[0]
     recorded.check_large(logits, "uncond_first_logits", LOGIT_TOLERANCE / 4)
-    image = logits[VOCABULARY.image_start :].numpy()
-    assert np.abs(image - recorded["uncond_first_logits_image_vocab"]).max() < LOGIT_TOLERANCE
+    expected = recorded["uncond_first_logits_image_vocab"]
+    assert np.abs(image_logits(goldens, logits, expected) - expected).max() < LOGIT_TOLERANCE
 
 
-def test_beam_scores(recorded: GoldenFile, model: Any, embeddings: Tensor) -> None:
+def test_beam_scores(recorded: GoldenFile, draw: Draw) -> None:
     """The published score counts the leading image start in the length, 21 instead of 20 tokens."""
-    prefix = prefill(model, embeddings, recorded.tensor("gen_attention_mask"))
-    settings = SamplingConfig(beams=4, temperature=0.0, top_k=0, minimum_tokens=4, maximum_tokens=20)
-    drawn = sample_codes(
-        model, prefix, [0, 1], settings, allowed=published_ids(recorded), image_end=VOCABULARY.image_end
-    )
-    found = np.array([row.log_probability / 21 for row in drawn])
+    found = np.array([row.log_probability / 21 for row in draw("lora", 4, 1.0)])
     assert np.abs(found - recorded["lora_beam4_gs1_seq_scores"]).max() < LOGIT_TOLERANCE

@@ -8,7 +8,7 @@ from PIL import Image
 
 from pigeon_cli.core.errors import UsageError
 from pigeon_cli.history.preprocess import CHANNEL_DEVIATION, CHANNEL_MEAN, to_pixels, to_rgb
-from tests.parity.golden import IMAGE_FILES, IMAGES, Array, Goldens
+from tests.parity.golden import IMAGE_FILES, IMAGES, MINI_ONLY, Array, Goldens
 
 WHITE = (255, 255, 255)
 
@@ -20,9 +20,10 @@ def normalise(values: Array) -> Array:
     return np.asarray((values.astype(np.float32) / np.float32(255) - mean) / deviation)
 
 
+@MINI_ONLY
 @pytest.mark.parametrize("index", range(8))
 def test_published_path_is_equal_bit_for_bit(goldens: Goldens, index: int) -> None:
-    golden = goldens.load("01_preprocess")
+    golden = goldens.load_shared("01_preprocess")
     with Image.open(IMAGES / IMAGE_FILES[index]) as image:
         pixels = to_pixels(to_rgb(image, "drop"), 224)
     assert pixels.dtype == np.float32

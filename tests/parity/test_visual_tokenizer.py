@@ -13,7 +13,6 @@ from PIL import Image
 from torch import Tensor
 
 from pigeon_cli.core.configs import VisualTokenizerConfig
-from pigeon_cli.core.vocabulary import Vocabulary
 from pigeon_cli.history.preprocess import to_pixels, to_rgb
 from pigeon_cli.models.blocks import policy_attention
 from pigeon_cli.models.merger import POLICY_EPSILON
@@ -72,7 +71,7 @@ def tokenizer(goldens: Goldens) -> VisualTokenizer:
 
 @pytest.fixture(scope="module")
 def golden(goldens: Goldens) -> GoldenFile:
-    return goldens.load("mini_02_03_04_visual_tokenizer")
+    return goldens.load("02_03_04_visual_tokenizer")
 
 
 @pytest.fixture(scope="module")
@@ -138,10 +137,8 @@ def test_task_vectors(golden: GoldenFile, tokenized: TokenizedImages, decision: 
     assert_close_absmax(kept[0], golden[f"{decision}_task_out_row0"])
 
 
-def test_codes_are_equal(
-    golden: GoldenFile, tokenizer: VisualTokenizer, tokenized: TokenizedImages, decision: str
-) -> None:
-    vocabulary = Vocabulary(text_size=32000, code_count=tokenizer.config.code_count)
+def test_codes_are_equal(goldens: Goldens, golden: GoldenFile, tokenized: TokenizedImages, decision: str) -> None:
+    vocabulary = goldens.vocabulary
     ids = tokenized.codes[tokenized.keep] + vocabulary.first_code
     assert np.array_equal(as_array(ids), golden[f"{decision}_ids"])
     assert bool((tokenized.codes[~tokenized.keep] == -1).all())

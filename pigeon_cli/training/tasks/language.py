@@ -17,6 +17,7 @@ from pigeon_cli.models.language import build_language_model
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.pipeline.positions import token_positions
 from pigeon_cli.pipeline.prompt import IGNORED, REFERENCE_SLOT
+from pigeon_cli.training.attention import explicit_attention
 from pigeon_cli.training.loop import TrainingTask
 from pigeon_cli.training.losses import NearCodes, nearest_codes
 from pigeon_cli.training.request_sheet import RequestSheet, imagine_codes
@@ -133,9 +134,10 @@ class LanguageTask(TrainingTask):
         # A mask of ones: without one, positions that jump are taken for separate sequences.
         attention = torch.ones_like(ids)
         positions = token_positions(ids, attention, self.spec)
-        hidden = self.language.model(
-            inputs_embeds=embedded, attention_mask=attention, position_ids=positions, use_cache=False
-        ).last_hidden_state
+        with explicit_attention(self.language):
+            hidden = self.language.model(
+                inputs_embeds=embedded, attention_mask=attention, position_ids=positions, use_cache=False
+            ).last_hidden_state
         wanted = labels[:, 1:]
         mask = wanted != IGNORED
         weights, asked = weights[:, 1:][mask], asked[:, 1:][mask]

@@ -4,41 +4,34 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pigeon_cli.models.adapter import Adapter, reference_vectors
+from pigeon_cli.models.adapter import Adapter
 from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.language import build_language_model
 from pigeon_cli.models.lora import attach_lora, load_lora, lora_state
 from pigeon_cli.models.mask_generator import HISTORY, MaskDecision, MaskGenerator, decide
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
-from pigeon_cli.pipeline.mask import TokenLayout, lay_out, reference_part
+from pigeon_cli.pipeline.mask import TokenLayout
 from pigeon_cli.pipeline.positions import token_positions
-from pigeon_cli.pipeline.prompt import (
-    MergedPrompt,
-    PromptBatch,
-    embed_prompt,
-    encode_prompt_text,
-    merge_prompt,
-    pad_prompts,
-    prompt_template,
-    render,
-    spread_keep,
-)
+from pigeon_cli.pipeline.prompt import pad_prompts
 from pigeon_cli.training.loop import LoopSettings, TrainingTask
 from pigeon_cli.training.losses import (
     NearCodes,
+    contrast,
     mask_supervision_loss,
     nearest_codes,
     reconstruction_loss,
 )
-from pigeon_cli.training.request_codes import RequestSampler
-from pigeon_cli.training.request_sheet import RequestSheet, imagine_codes
-from pigeon_cli.training.sequences import CodedRequest, vocabulary_ids
+from pigeon_cli.training.request_codes import Sampler
+from pigeon_cli.training.request_prompts import RequestPrompts
+from pigeon_cli.training.request_sheet import CodedSheet, imagine_codes
+from pigeon_cli.training.sequences import CodedRequest
 from pigeon_cli.weights.checkpoint import load_part, read_part, save_part
 from pigeon_cli.weights.store import ModelFolder
 from pigeon_cli.weights.tied import load_language
@@ -52,8 +45,17 @@ MASK_ALONE = 0.5
 """Share of the steps, at the start, in which the mask learns from planted images alone, at half the cost of a step."""
 SUPERVISED_REQUESTS = 3
 """Requests with planted images for the supervision of the mask, per request that is reconstructed."""
+CONTRASTED_REQUESTS = 8
+"""Users of whom two images are compared with those of all others, per request that is reconstructed."""
 MASK_RATE = 3.0
 """Learning rate of the mask generator, as a multiple of the stage's."""
+LEAST_HIDDEN = {"mini": 0.7}
+"""By model, the share of a reference that is hidden at least where it is the target itself: in ``mini``, which sees
+every place of it, a copied reference teaches copying. The paper's recipe hides any share."""
+HIDES_THE_REST = frozenset({"mini"})
+"""Models that hide of a reference what agrees least with the history, in training as at generation. The paper hides
+what agrees most in training and keeps it at generation: with a gradient, the mask then learns to hide, and so later to
+keep, what is of no use (``mini``: the white paper)."""
 NOISE_UNTIL = 0.5
 """Share of the other steps over which the Gumbel noise of the mask is annealed away."""
 
@@ -62,19 +64,23 @@ class ReconstructTask(TrainingTask):
     """Cross-entropy on the target's codes and image end, given a masked history and a masked reference."""
 
     name = "reconstruct"
+    shares = True
 
     def __init__(
         self,
         folder: ModelFolder,
         tokenizer: VisualTokenizer,
-        sampler: RequestSampler,
+        sampler: Sampler,
         held_out: dict[str, list[CodedRequest]],
-        sheet: RequestSheet,
+        sheet: CodedSheet,
         batch: int,
         steps: int,
+        out: ModelFolder | None = None,
     ) -> None:
+        self.out = out or folder
+        self.least_hidden = LEAST_HIDDEN.get(folder.spec.name, 0.0)
+        self.hides_agreeing = folder.spec.name not in HIDES_THE_REST
         self.folder, self.tokenizer, self.sampler = folder, tokenizer, sampler
-        self.text = sampler.sequences.text
         self.held_out, self.sheet, self.batch, self.steps = held_out, sheet, batch, steps
         spec = self.spec = folder.spec
         self.device = tokenizer.quantizer.embedding.weight.device
@@ -88,7 +94,9 @@ class ReconstructTask(TrainingTask):
         self.decoder = EmbeddingDecoder(spec.decoder).to(self.device)
         load_part(self.decoder, folder.part("decoder"))
         self.decoder.requires_grad_(False).eval()
-        self.template = prompt_template(spec.name)
+        self.prompts = RequestPrompts(
+            spec, sampler.text, tokenizer.quantizer, self.decoder, self.adapter, self.embedding
+        )
         self.near = NearCodes(nearest_codes(tokenizer.quantizer.embedding.weight), spec.vocabulary.first_code)
         self.modules = {"language": self.language, "adapter": self.adapter, "mask_generator": self.mask}
 
@@ -104,12 +112,12 @@ class ReconstructTask(TrainingTask):
         if step < MASK_ALONE * self.steps:
             supervision = self._supervise(rng, 0.0)
             return {"loss": supervision, "supervision": supervision}
-        requests = [self.sampler.draw(rng) for _ in range(self.batch)]
-        # A copied reference teaches copying unless most of it is hidden.
-        alphas = [rng.uniform(0.7, 1.0) if request.is_self else rng.random() for request in requests]
+        drawn = [self.sampler.draw(rng) for _ in range(self.batch * self.share.count)]
+        alphas = self.share.of([rng.uniform(self.least_hidden, 1.0) if one.is_self else rng.random() for one in drawn])
+        requests = self.share.of(drawn)
         progress = (step / self.steps - MASK_ALONE) / (1 - MASK_ALONE)
         noise = max(0.0, 1 - progress / NOISE_UNTIL)
-        layout, decision = self._decide(requests, alphas, invert=True, noise=noise)
+        layout, decision = self._decide(requests, alphas, invert=self.hides_agreeing, noise=noise)
         reconstruction = self._reconstruct(requests, layout, decision)
         supervision = self._supervise(rng, noise)
         return {
@@ -120,22 +128,31 @@ class ReconstructTask(TrainingTask):
 
     def _supervise(self, rng: random.Random, noise: float) -> Tensor:
         """The mask's loss on requests of its own, which cost little because no picture is predicted."""
-        requests = [self.sampler.draw(rng, planted_share=1.0) for _ in range(SUPERVISED_REQUESTS * self.batch)]
-        layout, decision = self._decide(requests, [rng.random() for _ in requests], invert=True, noise=noise)
-        return mask_supervision_loss(decision.margin, planted_columns(layout, requests), layout.types == HISTORY)
+        count = SUPERVISED_REQUESTS * self.batch * self.share.count
+        drawn = [self.sampler.draw(rng, planted_share=1.0) for _ in range(count)]
+        alphas, requests = self.share.of([rng.random() for _ in drawn]), self.share.of(drawn)
+        layout, decision = self._decide(requests, alphas, invert=self.hides_agreeing, noise=noise)
+        planted = mask_supervision_loss(decision.margin, planted_columns(layout, requests), layout.types == HISTORY)
+        return planted + self._contrast(rng) if self.spec.mask_generator.image_layers > 0 else planted
+
+    def _contrast(self, rng: random.Random) -> Tensor:
+        """InfoNCE between two liked images of each of many users, as the mask's own layers within images see them.
+
+        Before the mask can tell who does not fit, it has to see how an image is drawn.
+        """
+        count = CONTRASTED_REQUESTS * self.batch * self.share.count
+        requests = self.share.of([self.sampler.draw(rng, planted_share=0.0) for _ in range(count)])
+        alone = [replace(one, history=(one.history[place],), reference=()) for place in (0, 1) for one in requests]
+        layout = self.prompts.layout(alone)
+        embedded = self.embedding(layout.ids)
+        within = self.mask.within_images(embedded, layout.positions, layout.types, layout.images)
+        vectors, _ = self.mask.image_vectors(within, layout.types, layout.images)
+        return contrast(*vectors[:, 1].chunk(2))
 
     def _decide(
         self, requests: Sequence[CodedRequest], alphas: Sequence[float], *, invert: bool, noise: float
     ) -> tuple[TokenLayout, MaskDecision]:
-        vocabulary = self.spec.vocabulary
-        layout = lay_out(
-            [[vocabulary_ids(vocabulary, image) for image in request.history] for request in requests],
-            [vocabulary_ids(vocabulary, request.reference) for request in requests],
-            vocabulary.pad,
-        )
-        layout = TokenLayout(
-            *(part.to(self.device) for part in (layout.ids, layout.positions, layout.types, layout.images))
-        )
+        layout = self.prompts.layout(requests)
         scores = self.mask(self.embedding(layout.ids), layout.positions, layout.types, layout.images).float()
         drawn = None
         if noise > 0:
@@ -153,32 +170,12 @@ class ReconstructTask(TrainingTask):
         )
 
     def _reconstruct(self, requests: Sequence[CodedRequest], layout: TokenLayout, decision: MaskDecision) -> Tensor:
-        batch = pad_prompts([self._prompt(request, request.target) for request in requests], self.spec.vocabulary)
-        embedded, attention = self._embed(batch, layout, decision)
+        prompts = [self.prompts.prompt(request, request.target) for request in requests]
+        batch = pad_prompts(prompts, self.spec.vocabulary)
+        embedded, attention = self.prompts.embed(batch, layout, decision.keep)
         positions = token_positions(batch.ids.to(self.device), attention, self.spec)
         logits = self.language(inputs_embeds=embedded, attention_mask=attention, position_ids=positions).logits
         return reconstruction_loss(logits, batch.labels.to(self.device), self.near if self.language.training else None)
-
-    def _embed(self, batch: PromptBatch, layout: TokenLayout, decision: MaskDecision) -> tuple[Tensor, Tensor]:
-        """Input embeddings [B, L, D] of masked prompts, and their attention mask [B, L]."""
-        ids, present, keep = reference_part(layout, decision.keep, repack=self.spec.repack_reference)
-        vectors = self.tokenizer.quantizer.lookup(ids - self.spec.vocabulary.first_code)
-        context = self.decoder(vectors, present, keep).context
-        slots = self.adapter(reference_vectors(context, self.spec.reference_slots))
-        embedded = embed_prompt(self.embedding, batch.ids.to(self.device), slots, spread_keep(batch, decision.keep))
-        return embedded, batch.attention.to(self.device)
-
-    def _prompt(self, request: CodedRequest, answer: Sequence[int] | None) -> MergedPrompt:
-        vocabulary = self.spec.vocabulary
-        text = render(self.template, {"history": [{}] * len(request.history), "words": request.words})
-        return merge_prompt(
-            encode_prompt_text(self.text, text, vocabulary),
-            [vocabulary_ids(vocabulary, image) for image in request.history],
-            vocabulary,
-            reference_slots=self.spec.reference_slots,
-            response=None if answer is None else vocabulary_ids(vocabulary, answer),
-            with_markers=self.spec.history_markers,
-        )
 
     def evaluate(self, step: int, folder: Path) -> dict[str, float]:
         figures = {}
@@ -195,8 +192,8 @@ class ReconstructTask(TrainingTask):
             if any(request.planted for request in requests):
                 figures[f"{name}_mask_precision"] = right / dropped
         layout, decision = self._decide(self.sheet.coded, [0.3] * len(self.sheet.coded), invert=False, noise=0.0)
-        prompts = pad_prompts([self._prompt(request, None) for request in self.sheet.coded], self.spec.vocabulary)
-        embedded, attention = self._embed(prompts, layout, decision)
+        prompts = pad_prompts([self.prompts.prompt(one, None) for one in self.sheet.coded], self.spec.vocabulary)
+        embedded, attention = self.prompts.embed(prompts, layout, decision.keep)
         codes = imagine_codes(self.language, self.folder, embedded, prompts.ids.to(self.device), attention)
         self.sheet.save(folder / f"sheet-{step + 1:06d}.png", codes)
         return figures
@@ -207,9 +204,11 @@ class ReconstructTask(TrainingTask):
         load_part(self.mask, folder.part("mask_generator"))
 
     def export(self) -> None:
-        save_part(self.folder.part("lora"), lora_state(self.language))
-        save_part(self.folder.part("adapter"), self.adapter.state_dict())
-        save_part(self.folder.part("mask_generator"), self.mask.state_dict())
+        # A model folder is shipped; an alignment is what stage 2 goes on from, so it keeps every bit.
+        dtype = torch.bfloat16 if self.out is self.folder else torch.float32
+        save_part(self.out.part("lora"), lora_state(self.language), dtype)
+        save_part(self.out.part("adapter"), self.adapter.state_dict(), dtype)
+        save_part(self.out.part("mask_generator"), self.mask.state_dict(), dtype)
 
 
 def planted_columns(layout: TokenLayout, requests: Sequence[CodedRequest]) -> Tensor:

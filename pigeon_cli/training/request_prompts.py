@@ -1,0 +1,80 @@
+"""Coded requests as the language model reads them: one way for every stage of alignment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sentencepiece
+from torch import Tensor, nn
+
+from pigeon_cli.core.configs import ModelSpec
+from pigeon_cli.models.adapter import Adapter, reference_vectors
+from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
+from pigeon_cli.models.quantizer import Quantizer
+from pigeon_cli.pipeline.mask import TokenLayout, lay_out, reference_part
+from pigeon_cli.pipeline.prompt import (
+    MergedPrompt,
+    PromptBatch,
+    Value,
+    embed_prompt,
+    encode_prompt_text,
+    merge_prompt,
+    prompt_template,
+    render,
+    spread_keep,
+)
+from pigeon_cli.training.sequences import CodedRequest, vocabulary_ids
+
+
+@dataclass(frozen=True)
+class RequestPrompts:
+    """Wording, masks and reference slots of requests; the modules are those of the stage that asks."""
+
+    spec: ModelSpec
+    text: sentencepiece.SentencePieceProcessor
+    quantizer: Quantizer
+    decoder: EmbeddingDecoder
+    adapter: Adapter
+    embedding: nn.Module
+    """The language model's table of input embeddings."""
+
+    def layout(self, requests: Sequence[CodedRequest]) -> TokenLayout:
+        """History and reference tokens of ``requests`` side by side, on the modules' device."""
+        vocabulary = self.spec.vocabulary
+        layout = lay_out(
+            [[vocabulary_ids(vocabulary, image) for image in request.history] for request in requests],
+            [vocabulary_ids(vocabulary, request.reference) for request in requests],
+            vocabulary.pad,
+        )
+        device = self.quantizer.embedding.weight.device
+        return TokenLayout(*(part.to(device) for part in (layout.ids, layout.positions, layout.types, layout.images)))
+
+    def prompt(self, request: CodedRequest, answer: Sequence[int] | None) -> MergedPrompt:
+        """The model's wording around ``request``; the codes of ``answer`` and an image end are its only labels."""
+        vocabulary = self.spec.vocabulary
+        values: dict[str, Value] = {"history": [{}] * len(request.history), "words": request.words}
+        return merge_prompt(
+            encode_prompt_text(self.text, render(prompt_template(self.spec.name), values), vocabulary),
+            [vocabulary_ids(vocabulary, image) for image in request.history],
+            vocabulary,
+            reference_slots=self.spec.reference_slots,
+            response=None if answer is None else vocabulary_ids(vocabulary, answer),
+            with_markers=self.spec.history_markers,
+        )
+
+    def slots(self, layout: TokenLayout, keep: Tensor) -> Tensor:
+        """What is seen of the references under ``keep`` [B, M] of the layout: [B, slots, hidden size]."""
+        ids, present, kept = reference_part(layout, keep, repack=self.spec.repack_reference)
+        vectors = self.quantizer.lookup((ids - self.spec.vocabulary.first_code).masked_fill(~present, -1))
+        context = self.decoder(vectors, present, kept).context
+        slots: Tensor = self.adapter(reference_vectors(context, self.spec.reference_slots))
+        return slots
+
+    def embed(self, batch: PromptBatch, layout: TokenLayout, keep: Tensor) -> tuple[Tensor, Tensor]:
+        """Input embeddings [B, L, D] of masked prompts, and their attention mask [B, L]."""
+        device = layout.ids.device
+        embedded = embed_prompt(
+            self.embedding, batch.ids.to(device), self.slots(layout, keep), spread_keep(batch, keep)
+        )
+        return embedded, batch.attention.to(device)
