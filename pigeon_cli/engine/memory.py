@@ -15,7 +15,7 @@ from pigeon_cli.weights.stored_model import StoredModel
 
 KEEP_BELOW = 2**30
 """Weights files of fewer bytes in all stay in memory together; of larger models each part goes when it has worked."""
-WORKSPACE: Final = 250 * 10**6
+WORKSPACE: Final = 300 * 10**6
 """What the libraries take of main memory once they compute: code that was not run yet, and rooms of their own."""
 USABLE: Final = 0.9
 """Of the main memory that is free; the rest is for whatever else grows meanwhile."""
