@@ -18,9 +18,9 @@ from pigeon_cli.core.configs import ModelSpec
 from pigeon_cli.core.errors import InputError, UsageError, WeightsError
 from pigeon_cli.engine.devices import choose_device
 from pigeon_cli.pipeline.prompt import IGNORED
+from pigeon_cli.training.code_sheet import pair_sheet
 from pigeon_cli.training.losses import sequence_log_probability
 from pigeon_cli.training.pair_prompts import prepare_pairs
-from pigeon_cli.training.pair_sheet import PairSheet
 from pigeon_cli.training.pairs import read_pairs
 from pigeon_cli.training.stages import frozen_tokenizer, text_processor
 from pigeon_cli.training.tasks.preferences import PreferencesTask, split_pairs
@@ -33,7 +33,7 @@ from tests.tiny_model import write_tiny_model
 def task_of(tiny: ModelFolder, pairs_file: Path, out: Path) -> PreferencesTask:
     device = choose_device("cpu")
     pairs = read_pairs(pairs_file, tiny.spec)
-    sheet = PairSheet(tiny, device, split_pairs(pairs)[0])
+    sheet = pair_sheet(tiny, device, split_pairs(pairs)[0])
     return PreferencesTask(
         tiny, frozen_tokenizer(tiny, device), text_processor(tiny), pairs, sheet, 6, ModelFolder(out)
     )
