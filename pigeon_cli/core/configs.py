@@ -81,11 +81,8 @@ class MaskGeneratorConfig:
     """Whether token embeddings enter with a root mean square of 1. Those of a small model are otherwise a tenth of
     what is added to them, positions and types, and hardly seen."""
     image_layers: int = 0
-    """Layers before the others in which a token attends to its own image only (0: released weights): how an image is
-    drawn has to be known before images can be compared."""
-    image_weight: float | None = None
-    """Start of the learned weight with which the mean score of its whole image is added to a token's own; ``None``
-    leaves it out (released weights). An image that does not fit shows in its tokens together sooner than in any."""
+    """Layers before the others in which a token attends to its own image only (0: released weights). Their means say
+    how an image is drawn, and its agreement with the others of the history is added to the scores of its tokens."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ from pigeon_cli.core.configs import MaskGeneratorConfig
 PAD, HISTORY, REFERENCE = 0, 1, 2
 """Rows of the type embedding."""
 
+_IMAGE_WEIGHT = 2.0
+"""Where the weight of an image's agreement begins; it is learned."""
+
 KeepCount = Callable[[int, str], int]
 Alphas = float | Sequence[float] | Tensor
 
@@ -60,14 +63,14 @@ class MaskGenerator(nn.Module):
         self.encoder = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
         if config.image_layers > 0:
             self.image_encoder = nn.TransformerEncoder(layer, config.image_layers, enable_nested_tensor=False)
+            self.image_head = nn.Linear(config.width, config.width)
+            self.image_weight = nn.Parameter(torch.tensor(_IMAGE_WEIGHT))
         self.LayerNorm = nn.LayerNorm(config.width)
         self.dense = nn.Linear(config.width, config.width)
         if config.image_slots > 0:
             self.image_embedding = nn.Embedding(config.image_slots, config.width)
         if config.learned_temperature is not None:
             self.log_temperature = nn.Parameter(torch.tensor(math.log(config.learned_temperature)))
-        if config.image_weight is not None:
-            self.image_weight = nn.Parameter(torch.tensor(config.image_weight))
 
     @property
     def temperature(self) -> Tensor | float:
@@ -76,17 +79,34 @@ class MaskGenerator(nn.Module):
 
     def hidden(self, embeddings: Tensor, positions: Tensor, types: Tensor, images: Tensor | None = None) -> Tensor:
         """Context vectors h in (-1, 1), [B, L, W]; columns of type ``PAD`` are not attended to."""
-        entrance = self.entrance(embeddings, positions, types, images)
-        if self.config.image_layers > 0 and images is not None:
-            entrance = self.image_encoder(entrance, mask=self._strangers(types, images))
-        encoded = self.encoder(entrance, src_key_padding_mask=types == PAD)
-        return torch.tanh(self.dense(self.LayerNorm(encoded)))
+        return self._joined(self.within_images(embeddings, positions, types, images), types)
 
-    def _strangers(self, types: Tensor, images: Tensor) -> Tensor:
-        """Bool [B * heads, L, L]: columns that are not of a token's own image."""
+    def within_images(
+        self, embeddings: Tensor, positions: Tensor, types: Tensor, images: Tensor | None = None
+    ) -> Tensor:
+        """What every token knows of its own image, [B, L, W]; the entrance itself without ``image_layers``."""
+        entrance = self.entrance(embeddings, positions, types, images)
+        if self.config.image_layers == 0 or images is None:
+            return entrance
         of = torch.where(types == PAD, -1, images)
         foreign = of.unsqueeze(1) != of.unsqueeze(2)
-        return foreign.repeat_interleave(self.config.heads, dim=0)
+        within: Tensor = self.image_encoder(entrance, mask=foreign.repeat_interleave(self.config.heads, dim=0))
+        return within
+
+    def image_vectors(self, within: Tensor, types: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Unit vectors [B, I, W] of how each history image is drawn, by its number, and which there are, bool [B, I].
+
+        ``within`` is what :meth:`within_images` returns.
+        """
+        counted = (types == HISTORY).to(within.dtype)
+        member = functional.one_hot(images).to(within.dtype) * counted.unsqueeze(-1)
+        sizes = member.sum(1)
+        means = member.transpose(1, 2) @ within / sizes.clamp_min(1).unsqueeze(-1)
+        return functional.normalize(self.image_head(means).float(), dim=-1), sizes > 0
+
+    def _joined(self, within: Tensor, types: Tensor) -> Tensor:
+        encoded = self.encoder(within, src_key_padding_mask=types == PAD)
+        return torch.tanh(self.dense(self.LayerNorm(encoded)))
 
     def entrance(self, embeddings: Tensor, positions: Tensor, types: Tensor, images: Tensor | None = None) -> Tensor:
         """What enters the encoder, [B, L, W]: table rows ``embeddings`` [B, L, W] plus where and what each token is.
@@ -103,12 +123,14 @@ class MaskGenerator(nn.Module):
     def forward(self, embeddings: Tensor, positions: Tensor, types: Tensor, images: Tensor | None = None) -> Tensor:
         """Cosine scores in [-1, 1], [B, L]; arguments as in :meth:`hidden`.
 
-        With ``image_weight`` the weighted mean over the token's image comes on top.
+        With ``image_layers`` the agreement of a token's image with the others of the history comes on top.
         """
-        own = functional.cosine_similarity(embeddings, self.hidden(embeddings, positions, types, images), dim=-1)
-        if self.config.image_weight is None or images is None:
+        within = self.within_images(embeddings, positions, types, images)
+        own = functional.cosine_similarity(embeddings, self._joined(within, types), dim=-1)
+        if self.config.image_layers == 0 or images is None:
             return own
-        return own + self.image_weight * _image_means(own, images, types != PAD)
+        agreement = image_agreement(*self.image_vectors(within, types, images))
+        return own + self.image_weight * agreement.gather(1, images)
 
 
 @dataclass(frozen=True)
@@ -170,13 +192,15 @@ def decide(
     return MaskDecision(keep, probability, margin, scores)
 
 
-def _image_means(values: Tensor, images: Tensor, present: Tensor) -> Tensor:
-    """For every column of [B, L] the mean of ``values`` over the columns of the same image that are ``present``."""
-    count = int(images.max()) + 1
-    counted = present.to(values.dtype)
-    empty = values.new_zeros(values.shape[0], count)
-    sums = empty.scatter_add(1, images, values * counted)
-    return (sums / empty.scatter_add(1, images, counted).clamp_min(1)).gather(1, images)
+def image_agreement(vectors: Tensor, present: Tensor) -> Tensor:
+    """Mean cosine of each image's unit vector [B, I, W] with the other images that are ``present``, [B, I]; else 0."""
+    others = (
+        present.unsqueeze(1)
+        & present.unsqueeze(2)
+        & ~torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
+    )
+    cosines = (vectors @ vectors.transpose(1, 2)) * others
+    return cosines.sum(2) / others.sum(2).clamp_min(1)
 
 
 def gumbel_noise(lengths: Sequence[int], columns: int, generators: Sequence[torch.Generator]) -> Tensor:

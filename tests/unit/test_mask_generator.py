@@ -7,7 +7,16 @@ import torch
 
 from pigeon_cli.core.configs import MaskGeneratorConfig
 from pigeon_cli.core.errors import UsageError
-from pigeon_cli.models.mask_generator import HISTORY, PAD, REFERENCE, MaskGenerator, decide, gumbel_noise, keep_count
+from pigeon_cli.models.mask_generator import (
+    HISTORY,
+    PAD,
+    REFERENCE,
+    MaskGenerator,
+    decide,
+    gumbel_noise,
+    image_agreement,
+    keep_count,
+)
 from pigeon_cli.pipeline.mask import choose_mask, lay_out, reference_part, similarity_scores
 
 GROUPS = torch.tensor([[HISTORY, HISTORY, HISTORY, HISTORY, REFERENCE, REFERENCE, PAD]])
@@ -143,23 +152,32 @@ def test_image_layers_look_at_the_own_image_only() -> None:
     generator = MaskGenerator(MaskGeneratorConfig(8, 2, 1, 8, 18, 0.0, image_slots=3, image_layers=2)).eval()
     embeddings, positions = torch.randn(1, 4, 8), torch.tensor([[1, 2, 1, 2]])
     types, images = torch.full((1, 4), HISTORY), torch.tensor([[1, 1, 2, 2]])
-    entrance = generator.entrance(embeddings, positions, types, images)
-    mask = generator._strangers(types, images)
-    changed = entrance.clone()
-    changed[:, 2:] += 1.0
-    before, after = generator.image_encoder(entrance, mask=mask), generator.image_encoder(changed, mask=mask)
+    changed = embeddings.clone()
+    changed[:, 2:] += torch.randn(2, 8)
+    before, after = (generator.within_images(each, positions, types, images) for each in (embeddings, changed))
     assert torch.allclose(before[:, :2], after[:, :2], atol=1e-6)
     assert not torch.allclose(before[:, 2:], after[:, 2:], atol=1e-3)
 
 
-def test_the_mean_score_of_the_image_comes_on_top() -> None:
-    config = MaskGeneratorConfig(8, 2, 1, 8, 18, 0.0, image_slots=3, image_weight=3.0)
-    generator = MaskGenerator(config).eval()
-    embeddings, positions = torch.randn(1, 5, 8), torch.tensor([[1, 2, 1, 2, 0]])
-    types = torch.tensor([[HISTORY, HISTORY, HISTORY, REFERENCE, PAD]])
-    images = torch.tensor([[1, 1, 2, 0, 0]])
-    found = generator(embeddings, positions, types, images)[0]
-    hidden = generator.hidden(embeddings, positions, types, images)
-    own = torch.cosine_similarity(embeddings, hidden, dim=-1)[0]
-    expected = own + 3.0 * torch.stack([own[:2].mean(), own[:2].mean(), own[2], own[3], own[3]])
-    assert torch.allclose(found[:4], expected[:4], atol=1e-6)
+def test_the_agreement_of_an_image_with_the_others_by_hand() -> None:
+    east, north = [1.0, 0.0], [0.0, 1.0]
+    vectors = torch.tensor([[north, east, east, north], [east, north, east, east]])
+    present = torch.tensor([[False, True, True, True], [False, True, False, False]])
+    found = image_agreement(vectors, present)
+    assert found.tolist() == [[0, 0.5, 0.5, 0], [0, 0, 0, 0]]
+
+
+def test_agreement_comes_on_top_of_the_scores_of_history_tokens() -> None:
+    generator = MaskGenerator(MaskGeneratorConfig(8, 2, 1, 8, 18, 0.0, image_slots=3, image_layers=1)).eval()
+    inputs = (
+        torch.randn(1, 6, 8),
+        torch.tensor([[1, 2, 1, 2, 1, 0]]),
+        torch.tensor([[HISTORY, HISTORY, HISTORY, HISTORY, REFERENCE, PAD]]),
+        torch.tensor([[1, 1, 2, 2, 0, 0]]),
+    )
+    own = torch.cosine_similarity(inputs[0], generator.hidden(*inputs), dim=-1)[0]
+    vectors, present = generator.image_vectors(generator.within_images(*inputs), *inputs[2:])
+    assert present.tolist() == [[False, True, True]]
+    agreement = float(vectors[0, 1] @ vectors[0, 2])
+    added = (generator(*inputs)[0] - own)[:5]
+    assert torch.allclose(added, torch.tensor([*[2.0 * agreement] * 4, 0.0]), atol=1e-6)

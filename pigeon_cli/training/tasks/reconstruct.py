@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pigeon_cli.pipeline.prompt import pad_prompts
 from pigeon_cli.training.loop import LoopSettings, TrainingTask
 from pigeon_cli.training.losses import (
     NearCodes,
+    contrast,
     mask_supervision_loss,
     nearest_codes,
     reconstruction_loss,
@@ -43,11 +45,17 @@ MASK_ALONE = 0.5
 """Share of the steps, at the start, in which the mask learns from planted images alone, at half the cost of a step."""
 SUPERVISED_REQUESTS = 3
 """Requests with planted images for the supervision of the mask, per request that is reconstructed."""
+CONTRASTED_REQUESTS = 8
+"""Users of whom two images are compared with those of all others, per request that is reconstructed."""
 MASK_RATE = 3.0
 """Learning rate of the mask generator, as a multiple of the stage's."""
 LEAST_HIDDEN = {"mini": 0.7}
 """By model, the share of a reference that is hidden at least where it is the target itself: in ``mini``, which sees
 every place of it, a copied reference teaches copying. The paper's recipe hides any share."""
+HIDES_THE_REST = frozenset({"mini"})
+"""Models that hide of a reference what agrees least with the history, in training as at generation. The paper hides
+what agrees most in training and keeps it at generation: with a gradient, the mask then learns to hide, and so later to
+keep, what is of no use (``mini``: the white paper)."""
 NOISE_UNTIL = 0.5
 """Share of the other steps over which the Gumbel noise of the mask is annealed away."""
 
@@ -71,6 +79,7 @@ class ReconstructTask(TrainingTask):
     ) -> None:
         self.out = out or folder
         self.least_hidden = LEAST_HIDDEN.get(folder.spec.name, 0.0)
+        self.hides_agreeing = folder.spec.name not in HIDES_THE_REST
         self.folder, self.tokenizer, self.sampler = folder, tokenizer, sampler
         self.held_out, self.sheet, self.batch, self.steps = held_out, sheet, batch, steps
         spec = self.spec = folder.spec
@@ -108,7 +117,7 @@ class ReconstructTask(TrainingTask):
         requests = self.share.of(drawn)
         progress = (step / self.steps - MASK_ALONE) / (1 - MASK_ALONE)
         noise = max(0.0, 1 - progress / NOISE_UNTIL)
-        layout, decision = self._decide(requests, alphas, invert=True, noise=noise)
+        layout, decision = self._decide(requests, alphas, invert=self.hides_agreeing, noise=noise)
         reconstruction = self._reconstruct(requests, layout, decision)
         supervision = self._supervise(rng, noise)
         return {
@@ -122,8 +131,23 @@ class ReconstructTask(TrainingTask):
         count = SUPERVISED_REQUESTS * self.batch * self.share.count
         drawn = [self.sampler.draw(rng, planted_share=1.0) for _ in range(count)]
         alphas, requests = self.share.of([rng.random() for _ in drawn]), self.share.of(drawn)
-        layout, decision = self._decide(requests, alphas, invert=True, noise=noise)
-        return mask_supervision_loss(decision.margin, planted_columns(layout, requests), layout.types == HISTORY)
+        layout, decision = self._decide(requests, alphas, invert=self.hides_agreeing, noise=noise)
+        planted = mask_supervision_loss(decision.margin, planted_columns(layout, requests), layout.types == HISTORY)
+        return planted + self._contrast(rng) if self.spec.mask_generator.image_layers > 0 else planted
+
+    def _contrast(self, rng: random.Random) -> Tensor:
+        """InfoNCE between two liked images of each of many users, as the mask's own layers within images see them.
+
+        Before the mask can tell who does not fit, it has to see how an image is drawn.
+        """
+        count = CONTRASTED_REQUESTS * self.batch * self.share.count
+        requests = self.share.of([self.sampler.draw(rng, planted_share=0.0) for _ in range(count)])
+        alone = [replace(one, history=(one.history[place],), reference=()) for place in (0, 1) for one in requests]
+        layout = self.prompts.layout(alone)
+        embedded = self.embedding(layout.ids)
+        within = self.mask.within_images(embedded, layout.positions, layout.types, layout.images)
+        vectors, _ = self.mask.image_vectors(within, layout.types, layout.images)
+        return contrast(*vectors[:, 1].chunk(2))
 
     def _decide(
         self, requests: Sequence[CodedRequest], alphas: Sequence[float], *, invert: bool, noise: float
