@@ -16,7 +16,7 @@ from pigeon_cli.training.data.people import is_icon_dataset
 from pigeon_cli.training.loop import run_training
 from pigeon_cli.training.processes import Processes, own_device
 from pigeon_cli.training.reconstruct_material import IconMaterial, Material, PeopleMaterial, ReconstructOptions
-from pigeon_cli.weights.store import ModelFolder, locate_model
+from pigeon_cli.weights.store import BUNDLED, ModelFolder, locate_model
 
 PARENTS = ("tokenizer", "decoder", "base_adapter")
 
@@ -25,6 +25,8 @@ def align_reconstruct(own: ReconstructOptions, options: AlignOptions, say: Calla
     """Stage 1; returns the last figures. Errors are :class:`PigeonError` subclasses."""
     if own.runs is None and options.out is None:
         raise UsageError("there is no folder for the run", "add --out DIR for an alignment, or --runs DIR")
+    if options.out is None and options.model in BUNDLED:
+        raise UsageError(f"the bundled {options.model} is not written to", "add --out DIR for an alignment of its own")
     device = own_device(choose_device(options.device))
     say(f"reconstruct: {device.reason}, {torch.get_num_threads()} threads")
     folder = locate_model(options.model)
