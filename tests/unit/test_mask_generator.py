@@ -178,6 +178,10 @@ def test_agreement_comes_on_top_of_the_scores_of_history_tokens() -> None:
     own = torch.cosine_similarity(inputs[0], generator.hidden(*inputs), dim=-1)[0]
     vectors, present = generator.image_vectors(generator.within_images(*inputs), *inputs[2:])
     assert present.tolist() == [[False, True, True]]
-    agreement = float(vectors[0, 1] @ vectors[0, 2])
+    agreement = float((vectors[0, 1] @ vectors[0, 2]).detach())
     added = (generator(*inputs)[0] - own)[:5]
     assert torch.allclose(added, torch.tensor([*[2.0 * agreement] * 4, 0.0]), atol=1e-6)
+    (generator(*inputs) * torch.randn(1, 6)).sum().backward()
+    for name, parameter in generator.named_parameters():
+        assert parameter.grad is not None, name
+        assert float(parameter.grad.abs().sum()) > 0, name

@@ -172,7 +172,11 @@ class ReconstructTask(TrainingTask):
     def _reconstruct(self, requests: Sequence[CodedRequest], layout: TokenLayout, decision: MaskDecision) -> Tensor:
         prompts = [self.prompts.prompt(request, request.target) for request in requests]
         batch = pad_prompts(prompts, self.spec.vocabulary)
-        embedded, attention = self.prompts.embed(batch, layout, decision.keep)
+        keep = decision.keep
+        if self.spec.mask_generator.image_layers > 0:
+            # What the mask knows of strangers it has learned from them; this loss would have it forget that again.
+            keep = torch.where(layout.types == HISTORY, keep.detach(), keep)
+        embedded, attention = self.prompts.embed(batch, layout, keep)
         positions = token_positions(batch.ids.to(self.device), attention, self.spec)
         logits = self.language(inputs_embeds=embedded, attention_mask=attention, position_ids=positions).logits
         return reconstruction_loss(logits, batch.labels.to(self.device), self.near if self.language.training else None)
