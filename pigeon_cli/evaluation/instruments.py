@@ -1,0 +1,104 @@
+"""What measures drawn images: structure by pixels, perception by LPIPS, content by the encoders' features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pigeon_cli.core.evaluation import Interval, Measure
+from pigeon_cli.evaluation.encoders import ClipEncoder, ImageEncoder
+from pigeon_cli.evaluation.pictures import Shown
+from pigeon_cli.metrics.frechet import frechet_distance
+from pigeon_cli.metrics.similarity import cosine_scores
+
+Values = list[float | None]
+AGAINST: Final = ("reference", "history", "target")
+
+
+class Instrument(Protocol):
+    """One metric in all its columns."""
+
+    @property
+    def measures(self) -> tuple[Measure, ...]: ...
+
+    def measure(self, drawn: Sequence[Image.Image], shown: Shown) -> list[Values]:
+        """One list per drawn image, one value per measure; ``None`` where the request lacks what is compared."""
+
+
+class PairInstrument:
+    """A number for two images: ``compare`` takes float [N, 3, S, S] in 0..1 twice and returns [N]."""
+
+    def __init__(
+        self, metric: str, compare: Callable[[Tensor, Tensor], Tensor], device: torch.device, *, higher: bool, says: str
+    ) -> None:
+        self._compare, self._device = compare, device
+        self.measures = tuple(Measure(metric, against, higher, says) for against in AGAINST)
+
+    @torch.inference_mode()
+    def measure(self, drawn: Sequence[Image.Image], shown: Shown) -> list[Values]:
+        """Mean over the images of each of AGAINST."""
+        sides = [_tensors(images, self._device) for images in _compared(shown)]
+        return [[self._mean(one, side) for side in sides] for one in _tensors(drawn, self._device)]
+
+    def _mean(self, one: Tensor, side: Tensor) -> float | None:
+        return float(self._compare(one.expand_as(side), side).mean()) if len(side) else None
+
+
+class FeatureInstrument:
+    """100 * cosine of an encoder's features; keeps those of drawn and target images for the distance of sets."""
+
+    def __init__(self, metric: str, encoder: ImageEncoder, says: str) -> None:
+        self._encoder = encoder
+        self.measures = tuple(Measure(metric, against, True, says) for against in AGAINST)
+        self.seen: list[tuple[Tensor, Tensor | None]] = []
+        """Features [rows, D] of drawn images and [1, D] of the target, one entry per request."""
+
+    def measure(self, drawn: Sequence[Image.Image], shown: Shown) -> list[Values]:
+        """Mean cosine with the images of each of AGAINST."""
+        sides = _compared(shown)
+        features = self._encoder.images([*drawn, *(image for side in sides for image in side)])
+        own, *others = features.split([len(drawn), *map(len, sides)])
+        self.seen.append((own, others[-1] if len(others[-1]) else None))
+        means = [cosine_scores(own, other).mean(1).tolist() if len(other) else [None] * len(own) for other in others]
+        return [list(values) for values in zip(*means, strict=True)]
+
+
+class WordInstrument:
+    """CS: 100 * cosine of CLIP features of an image and of the request's words."""
+
+    def __init__(self, encoder: ClipEncoder) -> None:
+        self._encoder = encoder
+        self.measures = (Measure("CS", "words", True, "100 * cosine of CLIP features, image with words"),)
+
+    def measure(self, drawn: Sequence[Image.Image], shown: Shown) -> list[Values]:
+        """One score per image, or ``None`` without words."""
+        if not shown.words:
+            return [[None] for _ in drawn]
+        return cosine_scores(self._encoder.images(drawn), self._encoder.words(shown.words)).tolist()
+
+
+def distance(pairs: Sequence[tuple[Tensor, Tensor]]) -> Interval | None:
+    """Frechet distance between drawn [D] and target [1, D] features, without interval; ``None`` below two pairs."""
+    if len(pairs) < 2:
+        return None
+    drawn, targets = torch.stack([one for one, _ in pairs]), torch.cat([other for _, other in pairs])
+    return Interval(frechet_distance(drawn, targets), None, None, len(pairs))
+
+
+def _compared(shown: Shown) -> list[tuple[Image.Image, ...]]:
+    """The images of each of AGAINST."""
+    reference, target = (() if image is None else (image,) for image in (shown.reference, shown.target))
+    return [reference, shown.history, target]
+
+
+def _tensors(images: Sequence[Image.Image], device: torch.device) -> Tensor:
+    """RGB images of one size to float [N, 3, S, S] in 0..1; [0] where there are none."""
+    if not images:
+        return torch.empty(0, device=device)
+    stacked = torch.from_numpy(np.stack([np.array(image) for image in images]))
+    return stacked.to(device).permute(0, 3, 1, 2).float() / 255
