@@ -38,7 +38,10 @@ class RowFolder:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean or a share of ``count`` values with its 95% interval; a distance of two sets of images has none."""
+    """A mean or a share of ``count`` values with its 95% interval.
+
+    There is none around a distance of two sets of images, and around the mean of one group.
+    """
 
     mean: float
     low: float | None

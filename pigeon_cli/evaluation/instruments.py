@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
 import torch
@@ -11,10 +11,12 @@ from PIL import Image
 from torch import Tensor
 
 from pigeon_cli.core.evaluation import Interval, Measure
-from pigeon_cli.evaluation.encoders import ClipEncoder, ImageEncoder
 from pigeon_cli.evaluation.pictures import Shown
 from pigeon_cli.metrics.frechet import frechet_distance
 from pigeon_cli.metrics.similarity import cosine_scores
+
+if TYPE_CHECKING:
+    from pigeon_cli.evaluation.encoders import ClipEncoder, ImageEncoder
 
 Values = list[float | None]
 AGAINST: Final = ("reference", "history", "target")

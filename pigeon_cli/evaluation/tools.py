@@ -1,4 +1,7 @@
-"""Which instruments can be had: weights from the options' folders or from the download cache, the rest is named."""
+"""Which instruments can be had: weights from the options' folders or from the download cache, the rest is named.
+
+What reads encoders is imported where there are weights: transformers takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,7 @@ import torch
 
 from pigeon_cli.core.errors import WeightsError
 from pigeon_cli.core.evaluation import NotComputed
-from pigeon_cli.evaluation.encoders import load_clip, load_dino
 from pigeon_cli.evaluation.instruments import FeatureInstrument, Instrument, PairInstrument, WordInstrument
-from pigeon_cli.evaluation.lpips import load_lpips
 from pigeon_cli.metrics.structure import multiscale_ssim, ssim
 from pigeon_cli.weights.cache import PartFolder, cache_root
 
@@ -63,6 +64,8 @@ def _add_clip(box: Toolbox, named: Path | None, device: torch.device) -> None:
     if folder is None:
         box.not_computed += [_absent(metric, CLIP_PART, "--clip") for metric in ("CS", "CIS", "FD CLIP")]
         return
+    from pigeon_cli.evaluation.encoders import load_clip
+
     encoder = load_clip(folder, device)
     box.encoders["CLIP"] = encoder.fingerprint
     box.distances["CLIP"] = FeatureInstrument("CIS", encoder, "100 * cosine of CLIP features, image with image")
@@ -74,6 +77,8 @@ def _add_dino(box: Toolbox, named: Path | None, device: torch.device) -> None:
     if folder is None:
         box.not_computed += [_absent(metric, DINO_PART, "--dino") for metric in ("DIS", "FD DINO")]
         return
+    from pigeon_cli.evaluation.encoders import load_dino
+
     encoder = load_dino(folder, device)
     box.encoders["DINO"] = encoder.fingerprint
     box.distances["DINO"] = FeatureInstrument("DIS", encoder, "100 * cosine of DINOv2 features, image with image")
@@ -85,6 +90,8 @@ def _add_lpips(box: Toolbox, named: Path | None, device: torch.device) -> None:
         reason = "no weights: name a folder with alexnet.pth and lpips.pth by --lpips"
         box.not_computed.append(NotComputed("LPIPS", reason))
         return
+    from pigeon_cli.evaluation.lpips import load_lpips
+
     network, box.encoders["LPIPS"] = load_lpips(_find(named, "") or named, device)
     says = "distance of AlexNet features, 0 for the same image"
     box.instruments.append(PairInstrument("LPIPS", network, device, higher=False, says=says))

@@ -35,19 +35,22 @@ def bootstrap_mean(values: Sequence[float | None], groups: Sequence[str], seed: 
     """Mean of the values that are there, with the percentile interval of means over resampled groups.
 
     Groups are drawn with replacement, each with all its values, because values of one group depend on each other.
-    ``None`` where there is no value.
+    One group alone has no interval; ``None`` where there is no value.
     """
-    numbers: dict[str, int] = {}
-    rows = [
-        (numbers.setdefault(group, len(numbers)), v) for v, group in zip(values, groups, strict=True) if v is not None
+    known: dict[str, int] = {}
+    kept = [
+        (known.setdefault(group, len(known)), value)
+        for value, group in zip(values, groups, strict=True)
+        if value is not None
     ]
-    if not rows:
+    if not kept:
         return None
-    places, kept = np.array([place for place, _ in rows]), np.array([value for _, value in rows], dtype=np.float64)
-    sums, counts = np.bincount(places, kept), np.bincount(places)
-    means = _resampled_means(sums, counts, np.random.default_rng(seed))
+    places, found = np.array([place for place, _ in kept]), np.array([value for _, value in kept], dtype=np.float64)
+    if len(known) < 2:
+        return Interval(float(found.mean()), None, None, len(found))
+    means = _resampled_means(np.bincount(places, found), np.bincount(places), np.random.default_rng(seed))
     low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(float(kept.mean()), float(low), float(high), len(kept))
+    return Interval(float(found.mean()), float(low), float(high), len(found))
 
 
 def bootstrap_difference(

@@ -151,6 +151,11 @@ def test_values_of_one_group_move_together_and_missing_ones_do_not_count() -> No
     assert bootstrap_mean([None, None], ["a", "b"]) is None
 
 
+def test_one_group_tells_nothing_about_others() -> None:
+    found = bootstrap_mean([1.0, 3.0], ["a", "a"])
+    assert found is not None and (found.mean, found.low, found.high) == (2.0, None, None)
+
+
 def test_a_difference_is_paired() -> None:
     first = [float(place) for place in range(50)]
     second = [value + 1 for value in first]
