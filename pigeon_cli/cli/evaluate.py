@@ -94,11 +94,13 @@ def evaluate(
     if not row and not baseline:
         raise UsageError("there is nothing to evaluate", "add --row NAME=DIR")
     from pigeon_cli.evaluation.requests import read_requests, read_rows, request_file
-    from pigeon_cli.evaluation.tools import WeightFolders
 
     rows = read_rows(row or [], baseline or [])
     requests, digest = read_requests(data)
     prepare(out, NAMES, force, [request_file(data)])
+    # Not at the top: it loads torch, and mistakes should be told at once.
+    from pigeon_cli.evaluation.tools import WeightFolders
+
     table = _measure(requests, digest, rows, WeightFolders(clip, dino, lpips), device, quiet)
     _tell(table, quiet)
     contents = _contents(requests, rows, table)
@@ -124,11 +126,13 @@ def _measure(
 
 
 def _tell(table: EvaluationTable, quiet: bool) -> None:
+    from pigeon_cli.report.evaluation_text import by_reason
+
     for row in table.rows:
         if row.missing:
             print_warning(f"{row.row}: {len(row.missing)} of {table.requests} images are missing or unreadable")
-    for each in () if quiet else table.not_computed:
-        print_note(f"not computed: {each.metric} ({each.reason})")
+    for names, reason in () if quiet else by_reason(table.not_computed):
+        print_note(f"not computed: {names} ({reason})")
 
 
 def _contents(requests: list[EvaluationRequest], rows: list[RowFolder], table: EvaluationTable) -> list[bytes]:

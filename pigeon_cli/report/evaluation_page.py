@@ -9,7 +9,7 @@ from typing import Any, Final
 from PIL import Image
 
 from pigeon_cli.core.evaluation import EvaluationTable, RowFigures
-from pigeon_cli.report.evaluation_text import interval_text
+from pigeon_cli.report.evaluation_text import by_reason, interval_parts
 from pigeon_cli.report.page import picture_uri, render
 
 SIDE: Final = 256
@@ -55,6 +55,7 @@ def evaluation_page(table: EvaluationTable, plot: Image.Image | None, shown: Seq
         rows=[_row(row) for row in table.rows],
         plot=picture_uri(plot, PLOT_SIDE) if plot else None,
         shown=shown,
+        not_computed=by_reason(table.not_computed),
     )
 
 
@@ -64,8 +65,8 @@ def _row(row: RowFigures) -> dict[str, Any]:
         "baseline": row.baseline,
         "images": row.images,
         "missing": len(row.missing),
-        "figures": [interval_text(each) for each in row.figures],
-        "minus_first": [interval_text(each) for each in row.minus_first],
+        "figures": [interval_parts(each) for each in row.figures],
+        "minus_first": [interval_parts(each) for each in row.minus_first],
     }
 
 

@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from pigeon_cli.core.evaluation import EvaluationTable, Interval, RowFigures
+from pigeon_cli.core.evaluation import EvaluationTable, Interval, NotComputed, RowFigures
 from pigeon_cli.report.terminal import clean
 
 CSV_HEADER = (
@@ -27,7 +27,7 @@ def markdown(table: EvaluationTable) -> str:
         )
     lines += ["", f"{table.requests} requests, sha256 {table.requests_sha256}; means with 95% bootstrap intervals."]
     lines += [f"Weights of {name}: sha256 {digest}." for name, digest in table.encoders.items()]
-    lines += [f"Not computed: {each.metric} ({each.reason})." for each in table.not_computed]
+    lines += [f"Not computed: {names} ({reason})." for names, reason in by_reason(table.not_computed)]
     return "\n".join(lines) + "\n"
 
 
@@ -46,14 +46,24 @@ def csv_text(table: EvaluationTable) -> str:
     return text.getvalue()
 
 
+def by_reason(not_computed: Sequence[NotComputed]) -> list[tuple[str, str]]:
+    """Names of metrics that are missing for one reason, and the reason."""
+    reasons = dict.fromkeys(each.reason for each in not_computed)
+    return [(", ".join(each.metric for each in not_computed if each.reason == reason), reason) for reason in reasons]
+
+
 def interval_text(interval: Interval | None) -> str:
     """``mean [low, high]`` with as many digits as the size of the figure asks for."""
+    return " ".join(filter(None, interval_parts(interval)))
+
+
+def interval_parts(interval: Interval | None) -> tuple[str, str]:
+    """Mean and interval apart; the second is empty where there is none."""
     if interval is None:
-        return "-"
+        return "-", ""
     digits = 1 if abs(interval.mean) >= 10 else 3
-    if interval.low is None or interval.high is None:
-        return f"{interval.mean:.{digits}f}"
-    return f"{interval.mean:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+    known = interval.low is not None and interval.high is not None
+    return f"{interval.mean:.{digits}f}", f"[{interval.low:.{digits}f}, {interval.high:.{digits}f}]" if known else ""
 
 
 def _cells(row: RowFigures, figures: Sequence[Interval | None]) -> list[str]:

@@ -1,8 +1,8 @@
 """The protocol's requests for any program: ``python -m tests.benchmarks.export_requests --data DIR --out DIR``.
 
 Writes requests.jsonl, as ``pigeon evaluate`` and the baselines read it, and the PNGs that it names: what the user shows
-(history under its look, plain reference) and the right answer. Ids are those of quality.py, so that ``draws/ROW`` of its
---out is a row here, and a folder drawn from here is a --baseline there. Meanings are the groups of the bootstrap.
+(history under its look, plain reference) and the right answer. Ids are those of quality.py, so that ``draws/ROW`` of
+its --out is a row here, and a folder drawn from here is a --baseline there. Meanings are the groups of the bootstrap.
 """
 
 from __future__ import annotations
