@@ -27,6 +27,10 @@ IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION: Final = (0.229, 0.224, 0.225)
 
 
+IGNORED: Final = ".position_ids"
+"""Older files of CLIP store these counting numbers."""
+
+
 class ImageEncoder(Protocol):
     """Images to feature vectors."""
 
@@ -42,7 +46,9 @@ class ClipEncoder:
     """CLIP, images and words in one space."""
 
     def __init__(self, model: CLIPModel, tokenizer: PreTrainedTokenizerBase, fingerprint: str) -> None:
-        self._model, self._tokenizer, self.fingerprint = model, tokenizer, fingerprint
+        # transformers types the parts of a configuration as dictionaries or nothing.
+        self._model: Any = model
+        self._tokenizer, self.fingerprint = tokenizer, fingerprint
 
     @torch.inference_mode()
     def images(self, images: Sequence[Image.Image]) -> Tensor:
@@ -98,14 +104,15 @@ def fingerprint_of(folder: Path) -> str:
 def _load(kind: type[PreTrainedModel], folder: Path, device: torch.device) -> Any:
     """A frozen float32 model, every tensor of which is in the folder."""
     try:
-        model, info = kind.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=torch.float32
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise _unusable(folder, error) from error
-    wrong = [
-        f"{what.removesuffix('_keys')} {name}" for what in ("missing_keys", "mismatched_keys") for name in info[what]
-    ]
+    model, info = loaded
+    wrong = [f"it lacks {name}" for name in info["missing_keys"]]
+    wrong += [f"the shape of {name} is another" for name in info["mismatched_keys"]]
+    wrong += [f"{name} is unknown" for name in info["unexpected_keys"] if not name.endswith(IGNORED)]
     if wrong:
         raise WeightsError(f"the weights in {folder} do not fit their config.json: {wrong[0]}", "fetch them again")
     frozen: nn.Module = model.eval().requires_grad_(False).to(device)

@@ -43,7 +43,8 @@ def make_study(
 
     Raises :class:`InputError` where no request has both images, or an image of a request cannot be used.
     """
-    builder, pairs = StudyBuilder(), []
+    builder = StudyBuilder()
+    pairs: list[StudyPair] = []
     wanted = len(requests) if count is None else min(count, len(requests))
     for request in _shuffled(requests, seed):
         if len(pairs) == wanted:

@@ -48,7 +48,11 @@ def bootstrap_mean(values: Sequence[float | None], groups: Sequence[str], seed: 
     places, found = np.array([place for place, _ in kept]), np.array([value for _, value in kept], dtype=np.float64)
     if len(known) < 2:
         return Interval(float(found.mean()), None, None, len(found))
-    means = _resampled_means(np.bincount(places, found), np.bincount(places), np.random.default_rng(seed))
+    means = _resampled_means(
+        np.bincount(places, found).astype(np.float64),
+        np.bincount(places).astype(np.float64),
+        np.random.default_rng(seed),
+    )
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(float(found.mean()), float(low), float(high), len(found))
 
@@ -64,7 +68,7 @@ def bootstrap_difference(
 
 
 def _resampled_means(
-    sums: NDArray[np.float64], counts: NDArray[np.int64], rng: np.random.Generator
+    sums: NDArray[np.float64], counts: NDArray[np.float64], rng: np.random.Generator
 ) -> NDArray[np.float64]:
     """Means [RESAMPLES] of as many groups as there are, drawn with replacement."""
     drawn = rng.integers(0, len(sums), size=(RESAMPLES, len(sums)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,10 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("model")).path
 
 
+def options(model: Path) -> Namespace:
+    return Namespace(model=model, steps=2)
+
+
 def stream() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
@@ -41,8 +46,7 @@ def run(baseline: Baseline, requests: Path, model: Path, out: Path, *more: str) 
 
 
 def test_ip_adapter_goes_by_the_mean_of_the_history(pipeline_folder: Path) -> None:
-    given = ip_adapter_options(pipeline_folder)
-    rival = ip_adapter.load(given, CPU)
+    rival = ip_adapter.load(options(pipeline_folder), CPU)
     red, both, turned = (rival.taste(history) for history in ((RED,), (RED, BLUE), (BLUE, RED)))
     assert red.shape == (2, 1, 8) and not red[0].any()
     assert torch.allclose(both, turned, atol=1e-6) and not torch.allclose(red, both, atol=1e-3)
@@ -53,15 +57,9 @@ def test_ip_adapter_goes_by_the_mean_of_the_history(pipeline_folder: Path) -> No
     assert rival.draw(Shown((), RED, None, "fox"), stream()) is None
 
 
-def ip_adapter_options(model: Path):
-    from argparse import Namespace
-
-    return Namespace(model=model, steps=2, learning_steps=6)
-
-
 def test_textual_inversion_learns_one_word_and_changes_no_other(pipeline_folder: Path) -> None:
     pipeline = load_pipeline(pipeline_folder, CPU)
-    rival = textual_inversion.TextualInversion(pipeline, steps=2, learning_steps=60)
+    rival = textual_inversion.TextualInversion(pipeline, steps=2, learning_steps=8)
     table = pipeline.text_encoder.get_input_embeddings().weight
     before = table.detach().clone()
     losses = rival.learn((RED, RED), stream())
@@ -117,7 +115,7 @@ def test_words_only_reads_nothing_but_words(
     assert run(words_only.BASELINE, requests, model_folder, out) == 0
     assert (kept.read_bytes(), lost.read_bytes()) == (b"mine", drawn)
     assert run(words_only.BASELINE, requests, model_folder, out, "--seed", "1") == 6
-    rival = words_only.load(ip_adapter_options(model_folder), CPU)
+    rival = words_only.load(options(model_folder), CPU)
     one, other = (rival.draw(Shown((image,), image, None, "red fox"), stream()) for image in (RED, BLUE))
     assert one is not None and other is not None and one.tobytes() == other.tobytes()
     changed = rival.draw(Shown((RED,), RED, None, "blue whale"), stream())

@@ -79,7 +79,7 @@ def test_dino_gives_the_normalised_class_token_of_the_middle(dino_folder: Path) 
     assert torch.allclose(encoder.images([framed]), encoder.images([plain]), atol=1e-5)
 
 
-@pytest.mark.parametrize("damage", ["missing", "shape", "absent", "pickle"])
+@pytest.mark.parametrize("damage", ["missing", "shape", "extra", "absent", "pickle"])
 def test_an_encoder_is_read_strictly(clip_folder: Path, tmp_path: Path, damage: str) -> None:
     for name in ("config.json", "vocab.json", "merges.txt", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((clip_folder / name).read_bytes())
@@ -88,7 +88,12 @@ def test_an_encoder_is_read_strictly(clip_folder: Path, tmp_path: Path, damage: 
         del tensors["visual_projection.weight"]
     elif damage == "shape":
         tensors["visual_projection.weight"] = torch.zeros(9, 16)
-    if damage in ("missing", "shape"):
+    elif damage == "extra":
+        tensors |= {"text_model.embeddings.position_ids": torch.arange(12)[None]}
+        save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+        load_clip(tmp_path, CPU)
+        tensors["another.weight"] = torch.zeros(1)
+    if damage in ("missing", "shape", "extra"):
         save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
     elif damage == "pickle":
         torch.save(tensors, tmp_path / "pytorch_model.bin")

@@ -11,12 +11,11 @@ import argparse
 import sys
 
 import torch
-from diffusers import StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
 from pigeon_cli.evaluation.baselines.runner import Baseline, main
-from pigeon_cli.evaluation.baselines.stable_diffusion import GUIDANCE, add_steps, load_pipeline, unusable
+from pigeon_cli.evaluation.baselines.stable_diffusion import GUIDANCE, Pipeline, add_steps, load_pipeline, unusable
 from pigeon_cli.evaluation.pictures import Shown
 
 FOLDER, WEIGHTS = "ip_adapter", "ip-adapter.safetensors"
@@ -25,7 +24,7 @@ FOLDER, WEIGHTS = "ip_adapter", "ip-adapter.safetensors"
 class IpAdapter:
     """A pipeline with its adapter."""
 
-    def __init__(self, pipeline: StableDiffusionPipeline, steps: int) -> None:
+    def __init__(self, pipeline: Pipeline, steps: int) -> None:
         self._pipeline, self._steps = pipeline, steps
 
     @torch.inference_mode()
@@ -45,7 +44,7 @@ class IpAdapter:
     def taste(self, history: tuple[Image.Image, ...]) -> Tensor:
         """Zeros for the unconditional branch, then the mean embedding of ``history``: [2, 1, D]."""
         pipeline = self._pipeline
-        embedded = pipeline.encode_image(list(history), pipeline._execution_device, 1)[0]
+        embedded = pipeline.encode_image(list(history), pipeline.device, 1)[0]
         mean = embedded.mean(0, keepdim=True)[None]
         return torch.cat([torch.zeros_like(mean), mean])
 

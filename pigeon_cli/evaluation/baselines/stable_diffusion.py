@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import torch
 from diffusers import StableDiffusionPipeline
 
 from pigeon_cli.core.errors import WeightsError
 
+Pipeline: TypeAlias = Any
+"""A ``StableDiffusionPipeline``; diffusers declares neither its parts nor its call."""
 DRAW_STEPS: Final = 30
 GUIDANCE: Final = 7.5
 
@@ -20,13 +22,13 @@ def add_steps(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=DRAW_STEPS, help=f"diffusion steps, {DRAW_STEPS}")
 
 
-def load_pipeline(folder: Path, device: torch.device) -> StableDiffusionPipeline:
+def load_pipeline(folder: Path, device: torch.device) -> Pipeline:
     """A frozen float32 pipeline of a local folder in diffusers' layout, safetensors only, without safety checker.
 
     Raises :class:`WeightsError` for any other folder.
     """
     try:
-        pipeline = StableDiffusionPipeline.from_pretrained(
+        pipeline: Pipeline = StableDiffusionPipeline.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, safety_checker=None, requires_safety_checker=False
         )
     except (OSError, ValueError, RuntimeError) as error:
@@ -34,7 +36,8 @@ def load_pipeline(folder: Path, device: torch.device) -> StableDiffusionPipeline
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         part.requires_grad_(False).eval()
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)
+    pipeline.to(device)
+    return pipeline
 
 
 def unusable(folder: Path, error: Exception) -> WeightsError:

@@ -12,13 +12,13 @@ from typing import Final
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler, StableDiffusionPipeline
+from diffusers import DDPMScheduler
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from pigeon_cli.evaluation.baselines.runner import Baseline, main
-from pigeon_cli.evaluation.baselines.stable_diffusion import GUIDANCE, add_steps, load_pipeline
+from pigeon_cli.evaluation.baselines.stable_diffusion import GUIDANCE, Pipeline, add_steps, load_pipeline
 from pigeon_cli.evaluation.pictures import Shown
 
 WORD: Final = "<taste>"
@@ -32,7 +32,7 @@ LEARNING_STEPS: Final = 1000
 class TextualInversion:
     """A pipeline whose text encoder has one more word."""
 
-    def __init__(self, pipeline: StableDiffusionPipeline, steps: int, learning_steps: int) -> None:
+    def __init__(self, pipeline: Pipeline, steps: int, learning_steps: int) -> None:
         self._pipeline, self._steps, self._learning_steps = pipeline, steps, learning_steps
         self._noise = DDPMScheduler.from_config(pipeline.scheduler.config)
         tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
@@ -75,7 +75,7 @@ class TextualInversion:
             optimizer.step()
             with torch.no_grad():
                 table[self._place] = vector
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
         return losses
 
     def _loss(self, latents: Tensor, stream: torch.Generator) -> Tensor:
