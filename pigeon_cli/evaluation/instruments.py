@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from pigeon_cli.metrics.similarity import cosine_scores
 if TYPE_CHECKING:
     from pigeon_cli.evaluation.encoders import ClipEncoder, ImageEncoder
 
+Prepared = TypeVar("Prepared")
 Values = list[float | None]
 AGAINST: Final = ("reference", "history", "target")
 
@@ -32,23 +34,49 @@ class Instrument(Protocol):
         """One list per drawn image, one value per measure; ``None`` where the request lacks what is compared."""
 
 
-class PairInstrument:
-    """A number for two images: ``compare`` takes float [N, 3, S, S] in 0..1 twice and returns [N]."""
+@dataclass(frozen=True)
+class PairMetric:
+    """A number for two images."""
+
+    name: str
+    higher_is_better: bool
+    says: str
+
+
+class PairInstrument(Generic[Prepared]):
+    """Numbers for two images: ``prepare`` sees float [N, 3, S, S] in 0..1 once, ``compare`` one image against N.
+
+    ``compare`` gives a tensor [N] for each of ``metrics``.
+    """
 
     def __init__(
-        self, metric: str, compare: Callable[[Tensor, Tensor], Tensor], device: torch.device, *, higher: bool, says: str
+        self,
+        metrics: Sequence[PairMetric],
+        prepare: Callable[[Tensor], Prepared],
+        compare: Callable[[Prepared, Prepared], Sequence[Tensor]],
+        device: torch.device,
     ) -> None:
-        self._compare, self._device = compare, device
-        self.measures = tuple(Measure(metric, against, higher, says) for against in AGAINST)
+        self._prepare, self._compare, self._device = prepare, compare, device
+        self._none: Values = [None] * len(metrics)
+        self.measures = tuple(
+            Measure(each.name, against, each.higher_is_better, each.says) for each in metrics for against in AGAINST
+        )
 
     @torch.inference_mode()
     def measure(self, drawn: Sequence[Image.Image], shown: Shown) -> list[Values]:
-        """Mean over the images of each of AGAINST."""
-        sides = [_tensors(images, self._device) for images in _compared(shown)]
-        return [[self._mean(one, side) for side in sides] for one in _tensors(drawn, self._device)]
+        """Means over the images of each of AGAINST."""
+        sides = [self._prepared(images) for images in _compared(shown)]
+        return [self._values(self._prepared((image,)), sides) for image in drawn]
 
-    def _mean(self, one: Tensor, side: Tensor) -> float | None:
-        return float(self._compare(one.expand_as(side), side).mean()) if len(side) else None
+    def _prepared(self, images: Sequence[Image.Image]) -> Prepared | None:
+        return self._prepare(_tensors(images, self._device)) if images else None
+
+    def _values(self, one: Prepared | None, sides: Sequence[Prepared | None]) -> Values:
+        columns = [
+            self._none if one is None or side is None else [float(each.mean()) for each in self._compare(one, side)]
+            for side in sides
+        ]
+        return [value for values in zip(*columns, strict=True) for value in values]
 
 
 class FeatureInstrument:
@@ -99,8 +127,6 @@ def _compared(shown: Shown) -> list[tuple[Image.Image, ...]]:
 
 
 def _tensors(images: Sequence[Image.Image], device: torch.device) -> Tensor:
-    """RGB images of one size to float [N, 3, S, S] in 0..1; [0] where there are none."""
-    if not images:
-        return torch.empty(0, device=device)
+    """RGB images of one size to float [N, 3, S, S] in 0..1."""
     stacked = torch.from_numpy(np.stack([np.array(image) for image in images]))
     return stacked.to(device).permute(0, 3, 1, 2).float() / 255

@@ -46,17 +46,19 @@ class Lpips(nn.Module):
         self.register_buffer("shift", torch.tensor(SHIFT)[:, None, None], persistent=False)
         self.register_buffer("scale", torch.tensor(SCALE)[:, None, None], persistent=False)
 
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Images float [N, 3, H, W] in 0..1, pair by pair: [N], 0 for the same image."""
-        total = torch.zeros(len(first), device=first.device)
-        one, other = ((2 * images - 1 - self.shift) / self.scale for images in (first, second))
-        taps = iter(self.weights)
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images float [N, 3, H, W] in 0..1 to the five activations that are compared, of unit length per place."""
+        values, taps = (2 * images - 1 - self.shift) / self.scale, []
         for place, layer in enumerate(self.features):
-            one, other = layer(one), layer(other)
+            values = layer(values)
             if place in TAPS:
-                apart = (_unit(one) - _unit(other)) ** 2
-                total = total + (apart * next(taps)).sum(1).mean((1, 2))
-        return total
+                taps.append(functional.normalize(values, dim=1, eps=1e-10))
+        return taps
+
+    def distance(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+        """Of activations, pair by pair or one against N: [N], 0 for the same image."""
+        parts = [((a - b) ** 2 * w).sum(1).mean((1, 2)) for a, b, w in zip(first, second, self.weights, strict=True)]
+        return torch.stack(parts).sum(0)
 
 
 def load_lpips(folder: Path, device: torch.device) -> tuple[Lpips, str]:
@@ -86,7 +88,3 @@ def _read(path: Path) -> dict[str, Tensor]:
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise WeightsError(f"cannot read the weights file {path}: {error}", "fetch the published file again") from error
     return tensors
-
-
-def _unit(features: Tensor) -> Tensor:
-    return functional.normalize(features, dim=1, eps=1e-10)

@@ -13,8 +13,8 @@ import torch
 
 from pigeon_cli.core.errors import WeightsError
 from pigeon_cli.core.evaluation import NotComputed
-from pigeon_cli.evaluation.instruments import FeatureInstrument, Instrument, PairInstrument, WordInstrument
-from pigeon_cli.metrics.structure import multiscale_ssim, ssim
+from pigeon_cli.evaluation.instruments import FeatureInstrument, Instrument, PairInstrument, PairMetric, WordInstrument
+from pigeon_cli.metrics.structure import pyramid, structural_similarity
 from pigeon_cli.weights.cache import PartFolder, cache_root
 
 CLIP_PART: Final = "clip-vit-h-14"
@@ -53,8 +53,8 @@ def open_toolbox(folders: WeightFolders, device: torch.device) -> Toolbox:
     _add_dino(box, folders.dino, device)
     _add_lpips(box, folders.lpips, device)
     says = "structural similarity of pixels, 1 for the same image"
-    box.instruments.append(PairInstrument("SSIM", ssim, device, higher=True, says=says))
-    box.instruments.append(PairInstrument("MS-SSIM", multiscale_ssim, device, higher=True, says=f"{says}, five scales"))
+    metrics = (PairMetric("SSIM", True, says), PairMetric("MS-SSIM", True, f"{says}, five scales"))
+    box.instruments.append(PairInstrument(metrics, pyramid, structural_similarity, device))
     box.not_computed.append(INCEPTION)
     return box
 
@@ -93,8 +93,10 @@ def _add_lpips(box: Toolbox, named: Path | None, device: torch.device) -> None:
     from pigeon_cli.evaluation.lpips import load_lpips
 
     network, box.encoders["LPIPS"] = load_lpips(_find(named, "") or named, device)
-    says = "distance of AlexNet features, 0 for the same image"
-    box.instruments.append(PairInstrument("LPIPS", network, device, higher=False, says=says))
+    metric = PairMetric("LPIPS", False, "distance of AlexNet features, 0 for the same image")
+    box.instruments.append(
+        PairInstrument((metric,), network, lambda one, other: (network.distance(one, other),), device)
+    )
 
 
 def _find(named: Path | None, part: str) -> Path | None:

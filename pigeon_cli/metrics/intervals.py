@@ -48,11 +48,8 @@ def bootstrap_mean(values: Sequence[float | None], groups: Sequence[str], seed: 
     places, found = np.array([place for place, _ in kept]), np.array([value for _, value in kept], dtype=np.float64)
     if len(known) < 2:
         return Interval(float(found.mean()), None, None, len(found))
-    means = _resampled_means(
-        np.bincount(places, found).astype(np.float64),
-        np.bincount(places).astype(np.float64),
-        np.random.default_rng(seed),
-    )
+    sums, counts = (np.bincount(places, each).astype(np.float64) for each in (found, np.ones_like(found)))
+    means = _resampled_means(sums, counts, np.random.default_rng(seed))
     low, high = np.quantile(means, [0.025, 0.975])
     return Interval(float(found.mean()), float(low), float(high), len(found))
 

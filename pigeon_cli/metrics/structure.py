@@ -2,10 +2,13 @@
 
 The papers' constants: an 11 x 11 Gaussian window of deviation 1.5 that stays within the image, K1 = 0.01, K2 = 0.03,
 five scales. Each colour channel is compared on its own, then the channels' mean is taken.
+
+What depends on one image alone is computed once (:func:`pyramid`), for an image is compared with many.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -19,49 +22,70 @@ C2: Final = 0.03**2
 SCALE_WEIGHTS: Final = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of the scales, finest first (Wang et al. 2003, section 4.2)."""
 SMALLEST_SIDE: Final = WINDOW * 2 ** (len(SCALE_WEIGHTS) - 1)
-"""Pixels that MS-SSIM needs, so that the window fits into the coarsest scale."""
+"""Pixels of a side, so that the window fits into the coarsest scale."""
 
 
-def ssim(first: Tensor, second: Tensor) -> Tensor:
-    """Images float [N, C, H, W] in 0..1, pair by pair: [N], 1 for the same image. ``ValueError`` below 11 pixels."""
-    structure, luminance = _parts(first, second)
-    return (luminance * structure).mean((1, 2, 3))
+@dataclass(frozen=True)
+class Scale:
+    """Images at one scale, [N, C, h, w], with the windows' means and variances, [N, C, h - 10, w - 10]."""
+
+    images: Tensor
+    mean: Tensor
+    variance: Tensor
 
 
-def multiscale_ssim(first: Tensor, second: Tensor) -> Tensor:
-    """Images float [N, C, H, W] in 0..1, pair by pair: [N]; ``ValueError`` below 176 pixels.
+def pyramid(images: Tensor) -> list[Scale]:
+    """The scales of images float [N, C, H, W], finest first; ``ValueError`` below 176 pixels."""
+    if min(images.shape[-2:]) < SMALLEST_SIDE:
+        raise ValueError(f"MS-SSIM needs images of {SMALLEST_SIDE} pixels, not {tuple(images.shape[-2:])}")
+    scales = [_scale(images)]
+    for _ in SCALE_WEIGHTS[1:]:
+        scales.append(_scale(functional.avg_pool2d(scales[-1].images, 2)))
+    return scales
 
-    A negative mean of a scale counts as 0, for it has no real power.
+
+def structural_similarity(first: list[Scale], second: list[Scale]) -> tuple[Tensor, Tensor]:
+    """SSIM and MS-SSIM of image pairs, [N] each, 1 for the same image; one image may stand against N.
+
+    A negative mean of a scale counts as 0 in MS-SSIM, for it has no real power.
     """
-    if min(first.shape[-2:]) < SMALLEST_SIDE:
-        raise ValueError(f"MS-SSIM needs images of {SMALLEST_SIDE} pixels, not {tuple(first.shape[-2:])}")
-    total = torch.ones(first.shape[:2], device=first.device)
-    for scale, weight in enumerate(SCALE_WEIGHTS):
-        if scale:
-            first, second = functional.avg_pool2d(first, 2), functional.avg_pool2d(second, 2)
-        structure, luminance = _parts(first, second)
-        last = scale == len(SCALE_WEIGHTS) - 1
-        means = (luminance * structure if last else structure).mean((2, 3))
-        total = total * means.clamp_min(0) ** weight
-    return total.mean(1)
+    structure, luminance = _parts(first[0], second[0])
+    single = (luminance * structure).mean((1, 2, 3))
+    product = structure.mean((2, 3)).clamp_min(0) ** SCALE_WEIGHTS[0]
+    for one, other, weight in zip(first[1:], second[1:], SCALE_WEIGHTS[1:], strict=True):
+        structure, luminance = _parts(one, other)
+        if one is first[-1]:
+            structure = structure * luminance
+        product = product * structure.mean((2, 3)).clamp_min(0) ** weight
+    return single, product.mean(1)
 
 
-def _parts(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+def _scale(images: Tensor) -> Scale:
+    mean = _blur(images)
+    return Scale(images, mean, _blur(images * images) - mean**2)
+
+
+def _parts(first: Scale, second: Scale) -> tuple[Tensor, Tensor]:
     """Maps [N, C, h, w] of contrast times structure, and of luminance."""
-    if first.shape != second.shape or min(first.shape[-2:]) < WINDOW:
-        raise ValueError(f"images of {tuple(first.shape)} and {tuple(second.shape)} cannot be compared")
-    mean1, mean2 = _blur(first), _blur(second)
-    variance1, variance2 = _blur(first * first) - mean1**2, _blur(second * second) - mean2**2
-    covariance = _blur(first * second) - mean1 * mean2
-    structure = (2 * covariance + C2) / (variance1 + variance2 + C2)
-    luminance = (2 * mean1 * mean2 + C1) / (mean1**2 + mean2**2 + C1)
+    product = first.mean * second.mean
+    covariance = _blur(first.images * second.images) - product
+    structure = (2 * covariance + C2) / (first.variance + second.variance + C2)
+    luminance = (2 * product + C1) / (first.mean**2 + second.mean**2 + C1)
     return structure, luminance
 
 
 def _blur(images: Tensor) -> Tensor:
     """The window's weighted mean around every pixel that is at least 5 from the border."""
-    places = torch.arange(WINDOW, dtype=images.dtype, device=images.device) - WINDOW // 2
-    weights = torch.exp(-(places**2) / (2 * DEVIATION**2))
-    weights = (weights / weights.sum()).expand(images.shape[1], 1, 1, WINDOW)
-    across = functional.conv2d(images, weights, groups=images.shape[1])
-    return functional.conv2d(across, weights.transpose(2, 3), groups=images.shape[1])
+    # Two products with banded matrices: several times faster on a CPU than a convolution of three channels.
+    height, width = images.shape[-2:]
+    return _band(height, images) @ images @ _band(width, images).T
+
+
+def _band(side: int, like: Tensor) -> Tensor:
+    """[side - 10, side]: each row is the window's weights at its place."""
+    places = torch.arange(WINDOW, device=like.device)
+    weights = torch.exp(-((places - WINDOW // 2) ** 2) / (2 * DEVIATION**2)).to(like.dtype)
+    rows = torch.arange(side - WINDOW + 1, device=like.device)[:, None]
+    band = torch.zeros(len(rows), side, dtype=like.dtype, device=like.device)
+    band[rows, rows + places] = weights / weights.sum()
+    return band

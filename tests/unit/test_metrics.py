@@ -14,7 +14,7 @@ from torch import Tensor
 from pigeon_cli.metrics.frechet import frechet_distance
 from pigeon_cli.metrics.intervals import bootstrap_difference, bootstrap_mean, wilson
 from pigeon_cli.metrics.similarity import cosine_scores
-from pigeon_cli.metrics.structure import SCALE_WEIGHTS, multiscale_ssim, ssim
+from pigeon_cli.metrics.structure import SCALE_WEIGHTS, pyramid, structural_similarity
 
 
 def noisy_pair(side: int) -> tuple[Tensor, Tensor]:
@@ -34,12 +34,20 @@ def channel_parts(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np
     return (2 * both + 0.03**2) / (var1 + var2 + 0.03**2), (2 * mean1 * mean2 + 1e-4) / (mean1**2 + mean2**2 + 1e-4)
 
 
+def ssim(first: Tensor, second: Tensor) -> Tensor:
+    return structural_similarity(pyramid(first), pyramid(second))[0]
+
+
+def multiscale_ssim(first: Tensor, second: Tensor) -> Tensor:
+    return structural_similarity(pyramid(first), pyramid(second))[1]
+
+
 def halved(channel: np.ndarray) -> np.ndarray:
     return channel.reshape(channel.shape[0] // 2, 2, channel.shape[1] // 2, 2).mean((1, 3))
 
 
 def test_ssim_is_the_papers_formula_over_windows() -> None:
-    first, second = noisy_pair(24)
+    first, second = noisy_pair(180)
     found = ssim(first, second)
     for place in range(2):
         parts = [channel_parts(first[place, c].numpy(), second[place, c].numpy()) for c in range(3)]
@@ -81,8 +89,14 @@ def test_an_opposite_image_counts_as_zero_and_small_ones_are_refused() -> None:
     assert multiscale_ssim(first, 1 - first).tolist() == [0, 0]
     with pytest.raises(ValueError, match="176"):
         multiscale_ssim(first[..., :170], first[..., :170])
-    with pytest.raises(ValueError, match="cannot be compared"):
-        ssim(first[..., :10], first[..., :10])
+
+
+def test_one_image_against_many_is_each_pair_alone() -> None:
+    first, second = noisy_pair(176)
+    for measure in (ssim, multiscale_ssim):
+        alone = [measure(first[:1], each[None]).item() for each in second]
+        # Products of another shape add up in another order.
+        assert measure(first[:1], second).tolist() == pytest.approx(alone, abs=1e-5)
 
 
 def test_cosine_scores_by_hand() -> None:
