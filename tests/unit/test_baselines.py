@@ -11,10 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from pigeon_cli.evaluation.baselines import ip_adapter, textual_inversion, words_only
-from pigeon_cli.evaluation.baselines.runner import STATUS, Baseline, main
+from pigeon_cli.core.randomness import stream_seed
+from pigeon_cli.engine.devices import choose_device
+from pigeon_cli.evaluation import draw
+from pigeon_cli.evaluation.baselines import STATUS, ip_adapter, textual_inversion, words_only
 from pigeon_cli.evaluation.baselines.stable_diffusion import load_pipeline
-from pigeon_cli.evaluation.pictures import Shown
+from pigeon_cli.evaluation.drawing import RowMaker, main
+from pigeon_cli.evaluation.pictures import Shown, open_shown
+from pigeon_cli.evaluation.requests import read_requests
+from pigeon_cli.pipeline.session import Session
+from pigeon_cli.weights.store import find_model
 from tests.tiny_diffusion import write_tiny_pipeline
 from tests.tiny_model import write_tiny_model
 from tests.tiny_requests import write_requests
@@ -34,15 +40,15 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def options(model: Path) -> Namespace:
-    return Namespace(model=model, steps=2)
+    return Namespace(model=str(model), steps=2)
 
 
 def stream() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-def run(baseline: Baseline, requests: Path, model: Path, out: Path, *more: str) -> int:
-    return main(baseline, ["--requests", str(requests), "--model", str(model), "--out", str(out), *more])
+def run(maker: RowMaker, requests: Path, model: Path, out: Path, *more: str) -> int:
+    return main(maker, ["--requests", str(requests), "--model", str(model), "--out", str(out), *more])
 
 
 def test_ip_adapter_goes_by_the_mean_of_the_history(pipeline_folder: Path) -> None:
@@ -90,12 +96,12 @@ def test_diffusion_baselines_draw_a_request_file(
     pipeline_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], baseline, more: tuple[str, ...]
 ) -> None:
     requests = write_requests(tmp_path)
-    assert run(baseline.BASELINE, requests, pipeline_folder, tmp_path / "out", "--steps", "1", *more) == 0
+    assert run(baseline.MAKER, requests, pipeline_folder, tmp_path / "out", "--steps", "1", *more) == 0
     said = capsys.readouterr()
     names = [f"wish-{place}.png" for place in range(4)]
     assert said.out.splitlines() == [str(tmp_path / "out" / name) for name in names] and STATUS in said.err
-    assert sorted(os.listdir(tmp_path / "out")) == ["baseline.json", *names]
-    assert json.loads((tmp_path / "out" / "baseline.json").read_text())["status"] == STATUS
+    assert sorted(os.listdir(tmp_path / "out")) == ["row.json", *names]
+    assert json.loads((tmp_path / "out" / "row.json").read_text())["status"] == STATUS
     assert STATUS in " ".join((baseline.__doc__ or "").lower().split())
 
 
@@ -103,18 +109,18 @@ def test_words_only_reads_nothing_but_words(
     model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     requests, out = write_requests(tmp_path), tmp_path / "out"
-    assert run(words_only.BASELINE, requests, model_folder, out) == 0
+    assert run(words_only.MAKER, requests, model_folder, out) == 0
     # The last request has no words.
-    assert sorted(os.listdir(out)) == ["baseline.json", "wish-0.png", "wish-1.png", "wish-2.png"]
+    assert sorted(os.listdir(out)) == ["row.json", "wish-0.png", "wish-1.png", "wish-2.png"]
     assert "nothing to go by: wish-3" in capsys.readouterr().err
     # An interrupted run goes on: what is there stays, what lacks is drawn as it would have been.
     kept, lost = out / "wish-0.png", out / "wish-1.png"
     drawn = lost.read_bytes()
     kept.write_bytes(b"mine")
     lost.unlink()
-    assert run(words_only.BASELINE, requests, model_folder, out) == 0
+    assert run(words_only.MAKER, requests, model_folder, out) == 0
     assert (kept.read_bytes(), lost.read_bytes()) == (b"mine", drawn)
-    assert run(words_only.BASELINE, requests, model_folder, out, "--seed", "1") == 6
+    assert run(words_only.MAKER, requests, model_folder, out, "--seed", "1") == 6
     rival = words_only.load(options(model_folder), CPU)
     one, other = (rival.draw(Shown((image,), image, None, "red fox"), stream()) for image in (RED, BLUE))
     assert one is not None and other is not None and one.tobytes() == other.tobytes()
@@ -122,8 +128,40 @@ def test_words_only_reads_nothing_but_words(
     assert changed is not None and changed.tobytes() != one.tobytes()
 
 
+def test_own_rows_are_what_the_session_draws(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    requests = write_requests(tmp_path)
+    rows = {"dial": ("--ref-mask", "0.2"), "base": ("--base",), "auto": ("--ref-mask", "auto", "--mask", "off")}
+    for name, more in rows.items():
+        assert run(draw.MAKER, requests, model_folder, tmp_path / name, "--device", "cpu", *more) == 0
+        # The last request has neither reference nor words.
+        assert sorted(os.listdir(tmp_path / name)) == ["row.json", "wish-0.png", "wish-1.png", "wish-2.png"]
+    assert STATUS not in capsys.readouterr().err
+    first = read_requests(requests)[0][0]
+    shown = open_shown(first)
+    session = Session(find_model(str(model_folder)), choose_device("cpu"))
+    choices = {"samples": 1, "count": 1, "seed": stream_seed(0, "row", first.id), "dials": (0.2,)}
+    for name, aligned in (("dial", True), ("base", False)):
+        (image,) = session.personalize(shown.history, shown.reference, first.words, aligned=aligned, **choices).images
+        with Image.open(tmp_path / name / "wish-0.png") as drawn:
+            assert drawn.tobytes() == image.tobytes()
+    with pytest.raises(SystemExit, match="2"):
+        run(draw.MAKER, requests, model_folder, tmp_path / "no", "--ref-mask", "2")
+
+
+def test_a_request_that_cannot_be_drawn_is_a_miss_and_the_rest_goes_on(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    requests = write_requests(tmp_path)
+    requests.write_text(requests.read_text().replace("a green", "a very green " * 400))
+    assert run(draw.MAKER, requests, model_folder, tmp_path / "out", "--device", "cpu") == 0
+    assert "failed, a miss: wish-1: a prompt of" in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path / "out")) == ["row.json", "wish-0.png", "wish-2.png"]
+
+
 def test_a_folder_that_is_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     requests = write_requests(tmp_path)
     for number, baseline in enumerate((ip_adapter, textual_inversion, words_only)):
-        assert run(baseline.BASELINE, requests, tmp_path, tmp_path / str(number)) == 3
+        assert run(baseline.MAKER, requests, tmp_path, tmp_path / str(number)) == 3
         assert str(tmp_path) in capsys.readouterr().err

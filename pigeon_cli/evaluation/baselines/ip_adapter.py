@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from pigeon_cli.evaluation.baselines.runner import Baseline, main
+from pigeon_cli.evaluation.baselines import STATUS
 from pigeon_cli.evaluation.baselines.stable_diffusion import GUIDANCE, Pipeline, add_steps, load_pipeline, unusable
+from pigeon_cli.evaluation.drawing import RowMaker, main
 from pigeon_cli.evaluation.pictures import Shown
 
 FOLDER, WEIGHTS = "ip_adapter", "ip-adapter.safetensors"
@@ -55,11 +57,13 @@ def load(given: argparse.Namespace, device: torch.device) -> IpAdapter:
     try:
         pipeline.load_ip_adapter(given.model, subfolder=FOLDER, weight_name=WEIGHTS, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
-        raise unusable(given.model / FOLDER, error) from error
+        raise unusable(Path(given.model, FOLDER), error) from error
     return IpAdapter(pipeline, given.steps)
 
 
-BASELINE = Baseline("ip_adapter", "IP-Adapter with the history averaged", load, add_steps)
+MAKER = RowMaker(
+    "pigeon_cli.evaluation.baselines.ip_adapter", "IP-Adapter with the history averaged", load, add_steps, status=STATUS
+)
 
 if __name__ == "__main__":
-    sys.exit(main(BASELINE))
+    sys.exit(main(MAKER))

@@ -22,7 +22,7 @@ def add_steps(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=DRAW_STEPS, help=f"diffusion steps, {DRAW_STEPS}")
 
 
-def load_pipeline(folder: Path, device: torch.device) -> Pipeline:
+def load_pipeline(folder: str | Path, device: torch.device) -> Pipeline:
     """A frozen float32 pipeline of a local folder in diffusers' layout, safetensors only, without safety checker.
 
     Raises :class:`WeightsError` for any other folder.
@@ -40,7 +40,7 @@ def load_pipeline(folder: Path, device: torch.device) -> Pipeline:
     return pipeline
 
 
-def unusable(folder: Path, error: Exception) -> WeightsError:
+def unusable(folder: str | Path, error: Exception) -> WeightsError:
     """What is wrong with a folder, in one line."""
     reason = str(error).strip().partition("\n")[0]
     return WeightsError(f"cannot read a model from {folder}: {reason}", "name a folder in the layout of diffusers")

@@ -17,8 +17,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from pigeon_cli.evaluation.baselines.runner import Baseline, main
+from pigeon_cli.evaluation.baselines import STATUS
 from pigeon_cli.evaluation.baselines.stable_diffusion import GUIDANCE, Pipeline, add_steps, load_pipeline
+from pigeon_cli.evaluation.drawing import RowMaker, main
 from pigeon_cli.evaluation.pictures import Shown
 
 WORD: Final = "<taste>"
@@ -116,7 +117,13 @@ def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--learning-steps", type=int, default=LEARNING_STEPS, help=f"per history, {LEARNING_STEPS}")
 
 
-BASELINE = Baseline("textual_inversion", "Textual inversion, one word per history", load, _options)
+MAKER = RowMaker(
+    "pigeon_cli.evaluation.baselines.textual_inversion",
+    "Textual inversion, one word per history",
+    load,
+    _options,
+    status=STATUS,
+)
 
 if __name__ == "__main__":
-    sys.exit(main(BASELINE))
+    sys.exit(main(MAKER))

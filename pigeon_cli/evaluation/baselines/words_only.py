@@ -14,7 +14,8 @@ from PIL import Image
 
 from pigeon_cli.engine.devices import DeviceChoice
 from pigeon_cli.engine.residency import BASE, DECODER, TOKENIZER, UNET, VAE
-from pigeon_cli.evaluation.baselines.runner import Baseline, main
+from pigeon_cli.evaluation.baselines import STATUS
+from pigeon_cli.evaluation.drawing import RowMaker, main
 from pigeon_cli.evaluation.pictures import Shown
 from pigeon_cli.pipeline.decode import condition, draw_latents, to_images
 from pigeon_cli.pipeline.imagine import imagine_reference, word_prompt
@@ -51,10 +52,12 @@ class WordsOnly:
 
 def load(given: argparse.Namespace, device: torch.device) -> WordsOnly:
     """The rival of ``--model``; raises :class:`WeightsError`."""
-    return WordsOnly(Session(find_model(str(given.model)), DeviceChoice(device, "as asked")))
+    return WordsOnly(Session(find_model(given.model), DeviceChoice(device, "as asked")))
 
 
-BASELINE = Baseline("words_only", "The base language model, words alone", load)
+MAKER = RowMaker(
+    "pigeon_cli.evaluation.baselines.words_only", "The base language model, words alone", load, status=STATUS
+)
 
 if __name__ == "__main__":
-    sys.exit(main(BASELINE))
+    sys.exit(main(MAKER))
