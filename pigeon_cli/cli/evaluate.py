@@ -148,6 +148,8 @@ def _contents(requests: list[EvaluationRequest], rows: list[RowFolder], table: E
     for request in requests[:PAGE_REQUESTS]:
         images, drawn = open_shown(request), open_drawn(rows, request)
         shown.append(shown_request(request.id, images.words, images.history, images.reference, drawn, images.target))
+    # A row's name may hold bytes of the command line that are no text.
+    texts = [text.encode(errors="backslashreplace") for text in (markdown(table), csv_text(table))]
     plot = draw_bars(table)
     page = evaluation_page(table, plot, shown)
-    return [markdown(table).encode(), csv_text(table).encode(), png_bytes(plot), page, report_bytes(table)]
+    return [*texts, png_bytes(plot), page, report_bytes(table)]

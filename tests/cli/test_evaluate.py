@@ -184,9 +184,13 @@ def test_request_files_that_cannot_be_used(run: Run, tmp_path: Path, text: str, 
     assert not (tmp_path / "out").exists()
 
 
-def test_the_same_arguments_give_the_same_bytes(run: Run, tmp_path: Path) -> None:
+def test_the_same_arguments_give_the_same_bytes(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pigeon_cli.report.evaluation_page.PAGE_REQUESTS", 3)
     for name in ("one", "two"):
-        arguments = ("--data", run.folder, "--row", f"r={write_row(tmp_path / 'r', COLOURS[:2])}", "--quiet")
+        arguments = ("--data", run.folder, "--row", f"r\udcff={write_row(tmp_path / 'r', COLOURS[:2])}", "--quiet")
         assert invoke(*arguments, "--out", tmp_path / name, "--device", "cpu").exit_code == 0
     for name in FILES:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    page = (tmp_path / "one" / "page.html").read_text("utf-8")
+    assert page.count("<article>") == 3 and "The first 3 of 4 requests, in order." in page
+    assert "r\\udcff,0,SSIM,target" in (tmp_path / "one" / "table.csv").read_text("utf-8")
