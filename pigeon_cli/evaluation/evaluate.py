@@ -119,5 +119,6 @@ def _without_data(measures: Sequence[Measure], kept: Sequence[int]) -> list[NotC
 
 
 def _needs(measure: Measure) -> str:
-    needed = {"words": "words", "reference": "a reference", "history": "a history", "target": "a target"}
-    return needed.get(measure.against, "a target")
+    if measure.metric == "CS" and measure.against == "history":
+        return "words beside its history (NAME.txt)"
+    return {"words": "words", "reference": "a reference", "history": "a history"}.get(measure.against, "a target")

@@ -99,17 +99,32 @@ class FeatureInstrument:
 
 
 class WordInstrument:
-    """CS: 100 * cosine of CLIP features of an image and of the request's words."""
+    """CS: 100 * cosine of CLIP features of an image and of words, the request's and those beside its history."""
 
     def __init__(self, encoder: ClipEncoder) -> None:
         self._encoder = encoder
-        self.measures = (Measure("CS", "words", True, "100 * cosine of CLIP features, image with words"),)
+        says = "100 * cosine of CLIP features, image with words"
+        self.measures = (
+            Measure("CS", "words", True, says),
+            Measure("CS", "history", True, f"{says} beside the liked images (NAME.txt), mean"),
+        )
 
     def measure(self, drawn: Sequence[Image.Image], shown: Shown) -> list[Values]:
-        """One score per image, or ``None`` without words."""
-        if not shown.words:
-            return [[None] for _ in drawn]
-        return cosine_scores(self._encoder.images(drawn), self._encoder.words(shown.words)).tolist()
+        """Scores per image, ``None`` without words."""
+        texts = [[text for text in each if text] for each in ((shown.words,), shown.history_words)]
+        if not any(texts):
+            return [[None, None] for _ in drawn]
+        images = self._encoder.images(drawn)
+        columns = [self._scores(images, each) for each in texts]
+        return [list(values) for values in zip(*columns, strict=True)]
+
+    def _scores(self, images: Tensor, texts: Sequence[str]) -> Values:
+        if not texts:
+            return [None] * len(images)
+        scores: Values = (
+            cosine_scores(images, torch.cat([self._encoder.words(text) for text in texts])).mean(1).tolist()
+        )
+        return scores
 
 
 def distance(pairs: Sequence[tuple[Tensor, Tensor]]) -> Interval | None:

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
 from pigeon_cli.cli.main import app
+from pigeon_cli.evaluation.encoders import load_clip
 from tests.tiny_encoders import write_random_lpips, write_tiny_clip, write_tiny_dino
 from tests.tiny_requests import COLOURS, write_requests, write_row
 
@@ -48,6 +50,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     write_requests(folder)
     right = write_row(folder / "right")
     wrong = write_row(folder / "<wrong>", ("blue", None, "orange", "red"))
+    (wrong / "wish-1.png").write_bytes(b"no image")
+    (folder / "images" / "0-1.txt").write_text("a red box")
     weights = ("--clip", write_tiny_clip(folder / "clip"), "--dino", write_tiny_dino(folder / "dino"))
     result = invoke(
         "--data", folder, "--row", f"right={right}", "--baseline", f"<wrong>|={wrong}", "--out", folder / "scores",
@@ -75,7 +79,17 @@ def test_the_right_answer_scores_what_it_must(run: Run) -> None:
     for encoder in ("CLIP", "DINO"):
         distance = figures[f"FD {encoder}"]
         assert distance and distance["mean"] == pytest.approx(0, abs=1e-6) and distance["low"] is None
-    assert [figures[name]["count"] for name in ("CS words", "CIS reference", "SSIM history")] == [3, 3, 4]
+    counted = {"CS words": 3, "CS history": 1, "CIS reference": 3, "SSIM history": 4}
+    assert {name: figures[name]["count"] for name in counted} == counted
+
+
+def test_scores_of_words_are_cosines_with_the_words(run: Run) -> None:
+    encoder = load_clip(run.folder / "clip", torch.device("cpu"))
+    with Image.open(run.folder / "right" / "wish-0.png") as image:
+        features = encoder.images([image.resize((512, 512), Image.Resampling.BILINEAR)])
+    cosine = torch.nn.functional.cosine_similarity(features, encoder.words("a red box")).item()
+    history = run.figures("right")["CS history"]
+    assert history and history["mean"] == pytest.approx(100 * cosine, abs=1e-3) and history["low"] is None
 
 
 def test_the_baseline_is_worse_by_a_paired_difference(run: Run) -> None:
