@@ -121,9 +121,8 @@ class WordInstrument:
     def _scores(self, images: Tensor, texts: Sequence[str]) -> Values:
         if not texts:
             return [None] * len(images)
-        scores: Values = (
-            cosine_scores(images, torch.cat([self._encoder.words(text) for text in texts])).mean(1).tolist()
-        )
+        words = torch.cat([self._encoder.words(text) for text in texts])
+        scores: Values = cosine_scores(images, words).mean(1).tolist()
         return scores
 
 

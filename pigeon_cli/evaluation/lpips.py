@@ -2,8 +2,8 @@
 
 The package ``lpips`` needs torchvision, which this project does not pin; the network is five convolutions. The folder
 holds ``alexnet.pth`` (torchvision's IMAGENET1K_V1) and ``lpips.pth`` (the package's ``v0.1/alex.pth``), or the same
-tensors as ``.safetensors``. Pickles are read with ``weights_only``. Not run with the published weights yet: tested against
-the paper's sum on random ones.
+tensors as ``.safetensors``. Pickles are read with ``weights_only``. Not run with the published weights yet: tested
+against the paper's sum on random ones.
 """
 
 from __future__ import annotations
