@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from pigeon_cli import __version__
-from pigeon_cli.cli import align, download, train
+from pigeon_cli.cli import align, download, study, train
+from pigeon_cli.cli.evaluate import evaluate
 from pigeon_cli.cli.generate import generate
 from pigeon_cli.cli.inspect_mask import inspect_mask
 
@@ -40,6 +41,8 @@ app.command("generate")(generate)
 app.command("inspect-mask")(inspect_mask)
 app.add_typer(train.app, name="train")
 app.add_typer(align.app, name="align")
+app.command("evaluate")(evaluate)
+app.add_typer(study.app, name="study")
 app.add_typer(download.app, name="download")
 
 

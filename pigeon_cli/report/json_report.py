@@ -1,4 +1,4 @@
-"""``report.json`` and ``masks.json``: deterministic text of their records, and the schemas that describe them."""
+"""JSON documents as deterministic text of their records, and the schemas of ``report.json`` and ``masks.json``."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 import math
 import re
 from importlib.resources import files
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from pigeon_cli.core.records import MASKS_VERSION, REPORT_VERSION, MaskReport, RunReport
+from pigeon_cli.core.records import MASKS_VERSION, REPORT_VERSION
 
 SCHEMA_NAME: Final = f"report-v{REPORT_VERSION}.schema.json"
 MASKS_SCHEMA_NAME: Final = f"masks-v{MASKS_VERSION}.schema.json"
@@ -18,7 +18,14 @@ SIGNIFICANT_DIGITS: Final = 7
 _NUMBER_LIST: Final = re.compile(r"\[\n[-+.\deE,\s]+\]")
 
 
-def report_bytes(report: RunReport | MaskReport) -> bytes:
+class Document(Protocol):
+    """A record that is written as a file of its own."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types in the order of the file."""
+
+
+def report_bytes(report: Document) -> bytes:
     """UTF-8 JSON in the schema's order, lists of numbers on one line, a line end at the end.
 
     NaN and infinities become ``null``; undecodable bytes of a file name become ``\\udcXX`` escapes.

@@ -23,7 +23,15 @@ except SystemExit as stop:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["generate", "--help"], ["generate", "--sample", "-x"]]
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["generate", "--help"],
+        ["generate", "--sample", "-x"],
+        ["evaluate", "--help"],
+        ["study", "make", "--help"],
+    ],
 )
 def test_no_heavy_library_is_loaded(arguments: list[str]) -> None:
     command = [sys.executable, "-c", SCRIPT.format(heavy=HEAVY), *arguments]
