@@ -14,11 +14,13 @@ from pigeon_cli.cli.errors import reports_errors
 from pigeon_cli.cli.inputs import (
     check_alpha,
     check_emotion,
-    check_history_size,
+    check_model,
     choose_sources,
+    parse_memory,
     parse_reference_mask,
     read_inputs,
 )
+from pigeon_cli.cli.show_plan import print_plan
 from pigeon_cli.cli.talk import emit, print_warning, progress_display
 from pigeon_cli.report.files import REPORT_NAME, image_names, prepare, write_all
 
@@ -30,38 +32,21 @@ if TYPE_CHECKING:
 
 @reports_errors
 def generate(
-    more: options.MoreHistory = None,
-    history: options.History = None,
-    null: options.NullSeparated = False,
-    ref: options.Ref = None,
-    caption: options.Caption = None,
-    prompt: options.Prompt = None,
-    emotion: options.Emotion = None,
-    sample: options.Sample = False,
-    history_size: options.HistorySize = 5,
-    order: options.OrderBy = "name",
-    recursive: options.Recursive = False,
-    alpha: options.Alpha = "white",
-    ref_mask: options.RefMask = "auto",
-    history_mask: options.HistoryMask = None,
-    mask: options.Mask = None,
-    count: options.Count = 4,
-    seed: options.Seed = 0,
-    model: options.Model = "mini",
-    alignment: options.Alignment = None,
-    steps: options.Steps = None,
-    guidance: options.Guidance = None,
-    temperature: options.Temperature = None,
-    top_k: options.TopK = None,
-    max_tokens: options.MaxTokens = None,
-    device: options.Device = "auto",
-    out: options.Out = Path("pigeon-out"),
-    force: options.Force = False,
-    no_metadata: options.NoMetadata = False,
-    json: options.Json = False,
-    quiet: options.Quiet = False,
-    debug: options.Debug = False,
-) -> None:
+    more: options.MoreHistory = None, history: options.History = None, null: options.NullSeparated = False,
+    ref: options.Ref = None, caption: options.Caption = None, prompt: options.Prompt = None,
+    emotion: options.Emotion = None, title: options.Title = None, scenario: options.Scenario = None,
+    sample: options.Sample = False, history_size: options.HistorySize = 5, order: options.OrderBy = "name",
+    recursive: options.Recursive = False, alpha: options.Alpha = "white",
+    ref_mask: options.RefMask = "auto", history_mask: options.HistoryMask = None, mask: options.Mask = None,
+    count: options.Count = 4, seed: options.Seed = 0, model: options.Model = "mini",
+    alignment: options.Alignment = None, aspect: options.Aspect = None, size: options.Size = None,
+    steps: options.Steps = None, guidance: options.Guidance = None,
+    temperature: options.Temperature = None, top_k: options.TopK = None, max_tokens: options.MaxTokens = None,
+    device: options.Device = "auto", max_memory: options.MaxMemory = None, dtype: options.Dtype = "auto",
+    quantize: options.Quantize = None, show_plan: options.ShowPlan = False,
+    out: options.Out = Path("pigeon-out"), force: options.Force = False, no_metadata: options.NoMetadata = False,
+    json: options.Json = False, quiet: options.Quiet = False, debug: options.Debug = False,
+) -> None:  # fmt: skip
     """Draw what you want in the taste of images that you like.
 
     Example: pigeon generate --history liked/ --ref cat.png --out out/
@@ -70,17 +55,22 @@ def generate(
     from pigeon_cli.core.records import GenerateRequest
 
     dial, background, shown = parse_reference_mask(ref_mask), check_alpha(alpha), check_emotion(emotion)
+    memory = parse_memory(max_memory)
     sources = choose_sources(history or [], more or [], ref, caption, prompt, sample)
-    check_history_size(history_size, model)
-    inputs = read_inputs(sources, history_size, order, recursive, null)
+    use_name = check_model(model, history_size, scenario, aspect, size)
+    inputs = read_inputs(sources, history_size, order, recursive, null, use_name)
     for warning in inputs.warnings:
         print_warning(warning)
-    names = image_names(sources.stem, count)
-    prepare(out, [*names, REPORT_NAME], force, inputs.paths)
     request = GenerateRequest(
         inputs.history, inputs.reference, inputs.prompt, count, seed, dial, history_mask, mask, model, device,
         background, steps, guidance, temperature, top_k, max_tokens, shown, str(alignment) if alignment else None,
+        title, scenario, aspect, size, memory, dtype, quantize,
     )  # fmt: skip
+    if show_plan:
+        print_plan(request, json)
+        return
+    names = image_names(sources.stem, count)
+    prepare(out, [*names, REPORT_NAME], force, inputs.paths)
     images, report = _run(request, inputs.warnings, quiet, started)
     written, document = _save(out, names, images, report, not no_metadata)
     emit(document if json else b"".join(os.fsencode(path) + b"\n" for path in written))

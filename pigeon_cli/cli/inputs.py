@@ -94,15 +94,20 @@ def sample_sources() -> Sources:
     return Sources((folder / "history",), folder / "reference.png")
 
 
-def read_inputs(sources: Sources, size: int, order: Order, recursive: bool, null_separated: bool) -> Inputs:
-    """Reads and checks every input file; raises :class:`InputError` and :class:`UsageError`."""
+def read_inputs(
+    sources: Sources, size: int, order: Order, recursive: bool, null_separated: bool, use_name: bool = False
+) -> Inputs:
+    """Reads and checks every input file; raises :class:`InputError` and :class:`UsageError`.
+
+    ``use_name`` takes words about the reference from its file's name where there are no others.
+    """
     from pigeon_cli.core.records import HistoryStatus
     from pigeon_cli.history.intake import gather
     from pigeon_cli.history.words import read_reference
 
     if null_separated and not STANDARD_INPUT.keys() & set(sources.history):
         raise UsageError("-0 is about a list on standard input", "add --history -")
-    reference = read_reference(sources.reference, sources.caption) if sources.reference else None
+    reference = read_reference(sources.reference, sources.caption, use_name) if sources.reference else None
     paths: list[Path] = []
     for path in sources.history:
         listed = path in STANDARD_INPUT
@@ -139,16 +144,35 @@ def check_emotion(text: str | None) -> str | None:
     return text
 
 
-def check_history_size(size: int, model: str) -> None:
-    """Raises :class:`UsageError` for more images than ``model`` was made for, and ``WeightsError`` without a model."""
+def check_model(
+    name: str, history_size: int, scenario: str | None = None, aspect: str | None = None, size: int | None = None
+) -> bool:
+    """Whether the model reads the words in a file's name; published ones do, who know every word.
+
+    Raises :class:`UsageError` for more images than it was made for and for a size that it cannot draw, and
+    ``WeightsError`` without a model.
+    """
+    from pigeon_cli.pipeline.sizes import drawing_size
     from pigeon_cli.weights.store import find_model
 
-    spec = find_model(model).spec
-    if size > spec.history_size:
+    model = find_model(name)
+    spec = model.spec
+    if history_size > spec.history_size:
         raise UsageError(
-            f"the model {spec.name} reads {spec.history_size} history images, and --history-size asks for {size}",
+            f"the model {spec.name} reads {spec.history_size} history images, and --history-size asks for "
+            f"{history_size}",
             f"use --history-size {spec.history_size} or less",
         )
+    if aspect is not None or size is not None:
+        drawing_size(spec.diffusion, scenario or model.wordings[0], aspect, size)
+    return model.mapped
+
+
+def parse_memory(text: str | None) -> int | None:
+    """Bytes of ``--max-memory``, ``None`` where it was not said; raises :class:`UsageError`."""
+    from pigeon_cli.engine.plan import parse_size
+
+    return None if text is None else parse_size(text)
 
 
 def check_alpha(text: str) -> str:

@@ -14,7 +14,7 @@ from pigeon_cli.cli.errors import reports_errors
 from pigeon_cli.cli.inputs import (
     Inputs,
     check_alpha,
-    check_history_size,
+    check_model,
     choose_sources,
     parse_reference_mask,
     read_inputs,
@@ -86,8 +86,8 @@ def inspect_mask(
 
     dial, background = one_dial(ref_mask), check_alpha(alpha)
     sources = choose_sources(history or [], more or [], ref, caption, prompt, sample)
-    check_history_size(history_size, model)
-    inputs = read_inputs(sources, history_size, order, recursive, null)
+    use_name = check_model(model, history_size)
+    inputs = read_inputs(sources, history_size, order, recursive, null, use_name)
     for warning in inputs.warnings:
         print_warning(warning)
     names = overlay_names(inputs, sources.stem)

@@ -13,6 +13,7 @@ import typer
 INPUTS = "What you like, what you want"
 TASTE = "Taste"
 DRAWING = "Drawing"
+MACHINE = "Machine"
 OUTPUT = "Output"
 
 
@@ -23,11 +24,11 @@ def _finite(value: float | None) -> float | None:
 
 
 def complete_model(incomplete: str) -> list[str]:
-    """The bundled models and the model folders that begin with ``incomplete``, for the shell; loads no torch."""
-    from pigeon_cli.weights.store import BUNDLED
+    """The models by name and the model folders that begin with ``incomplete``, for the shell; loads no torch."""
+    from pigeon_cli.weights.store import BUNDLED, DOWNLOADED
 
-    bundled = [name for name in BUNDLED if name.startswith(incomplete)]
-    return bundled + sorted(map(os.path.dirname, glob.glob(f"{glob.escape(incomplete)}*/config.json")))
+    named = [name for name in (*BUNDLED, *DOWNLOADED) if name.startswith(incomplete)]
+    return named + sorted(map(os.path.dirname, glob.glob(f"{glob.escape(incomplete)}*/config.json")))
 
 
 History = Annotated[
@@ -62,6 +63,21 @@ Emotion = Annotated[
         metavar="WORD",
         help="The emotion to show, such as joy. A model whose prompt has no place for it says so in the report.",
         rich_help_panel=INPUTS,
+    ),
+]
+Title = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="What --ref or --prompt is called, for posters; default: the name of the file. Liked images are called "
+        "what NAME.txt beside them says, else by their names. A year in brackets is left out.",
+        rich_help_panel=INPUTS,
+    ),
+]
+Scenario = Annotated[
+    Literal["sticker", "poster"] | None,
+    typer.Option(
+        help="The wording of the prompt, of published models; default: the model's own.", rich_help_panel=INPUTS
     ),
 ]
 Sample = Annotated[
@@ -138,8 +154,45 @@ Temperature = Annotated[
 ]
 TopK = Annotated[int | None, typer.Option(min=1, help="Codes are drawn from the K likeliest.", rich_help_panel=DRAWING)]
 MaxTokens = Annotated[int | None, typer.Option(min=1, help="Codes per image at most.", rich_help_panel=DRAWING)]
+Aspect = Annotated[
+    Literal["1:1", "4:3", "3:2", "16:9", "2:3", "3:4"] | None,
+    typer.Option(
+        help="Width to height, of published models; default: 2:3 for posters, else 1:1.", rich_help_panel=DRAWING
+    ),
+]
+Size = Annotated[
+    int | None,
+    typer.Option(min=8, metavar="N", help="The long side in pixels, a multiple of 8.", rich_help_panel=DRAWING),
+]
 Device = Annotated[
-    Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.", rich_help_panel=DRAWING)
+    Literal["auto", "cpu", "cuda", "mps"], typer.Option(help="Where to compute.", rich_help_panel=MACHINE)
+]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        help="Use no more memory than this, such as 16GB; parts come and go. Default: what is free.",
+        rich_help_panel=MACHINE,
+    ),
+]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    typer.Option(
+        help="What is computed with; auto: the model's own, and int8 weights where that does not fit.",
+        rich_help_panel=MACHINE,
+    ),
+]
+Quantize = Annotated[
+    Literal["none", "int8", "nf4"] | None,
+    typer.Option(help="The language model's weights in fewer bits; nf4 on CUDA only.", rich_help_panel=MACHINE),
+]
+ShowPlan = Annotated[
+    bool,
+    typer.Option(
+        "--plan",
+        help="Print what would be loaded, run and evicted, with the memory that each step takes, and do nothing.",
+        rich_help_panel=MACHINE,
+    ),
 ]
 Out = Annotated[
     Path, typer.Option("--out", metavar="DIR", help="Folder for the images and report.json.", rich_help_panel=OUTPUT)

@@ -136,6 +136,8 @@ class SamplingConfig:
     guidance: float = 1.0
     minimum_tokens: int = 20
     maximum_tokens: int = 300
+    reference_guidance: float | None = None
+    """Guidance of a reference that is drawn from words alone; ``None``: the same as of everything else."""
 
 
 @dataclass(frozen=True)

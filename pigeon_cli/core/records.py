@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 REPORT_VERSION: Final = 1
 """Raised when a reader of ``report.json`` would have to change; the schema file carries it in its name."""
@@ -37,6 +37,8 @@ class HistoryImage:
     width: int | None = None
     height: int | None = None
     reason: str = ""
+    title: str = ""
+    """What the image is called, where the model's wording has a place for it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Reference:
     sha256: str
     words: str = ""
     words_from: str = "none"
-    """``caption`` (the option), the name of a sidecar file, or ``none``."""
+    """``caption`` (the option), the name of a sidecar file, ``file name``, or ``none``."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,14 @@ class GenerateRequest:
     emotion: str | None = None
     alignment: str | None = None
     """Folder of an alignment in place of the model's own."""
+    title: str | None = None
+    scenario: str | None = None
+    aspect: str | None = None
+    size: int | None = None
+    max_memory: int | None = None
+    """Bytes."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    quantize: Literal["none", "int8", "nf4"] | None = None
 
     @property
     def words(self) -> str:
@@ -148,10 +158,12 @@ class StageTiming:
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """One file of weights by name and content."""
+    """One file of weights by name and content; a hash that would take minutes is ``None`` where nobody knows it."""
 
     name: str
-    sha256: str
+    sha256: str | None
+    known_from: str = "reading"
+    """Where the hash is from: ``reading`` it now, the ``download`` that checked it, or ``nothing``."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +212,8 @@ class RunReport:
     peak_memory_bytes: int | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    plan: Mapping[str, Any] | None = None
+    """What was loaded when, and what it should take; ``None`` where the model stayed in memory as a whole."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types in the order of ``report-v1.schema.json``."""

@@ -16,6 +16,8 @@ class DeviceChoice:
 
     device: torch.device
     reason: str
+    may_fall_back: bool = False
+    """Whether the CPU may stand in, should the device be too small."""
 
     def autocast(self) -> AbstractContextManager[None]:
         """bf16 autocast for training on this device."""
@@ -27,7 +29,7 @@ def choose_device(name: str = "auto") -> DeviceChoice:
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         best = next(kind for kind, there in available.items() if there)
-        return DeviceChoice(torch.device(best), f"{best} is the fastest device found")
+        return DeviceChoice(torch.device(best), f"{best} is the fastest device found", may_fall_back=best != "cpu")
     if name not in available:
         raise UsageError(f"unknown device {name!r}", "use --device auto, cpu, cuda or mps")
     if not available[name]:

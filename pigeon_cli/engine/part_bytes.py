@@ -7,30 +7,28 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from safetensors import SafetensorError, safe_open
 
 from pigeon_cli.core.errors import WeightsError
 from pigeon_cli.engine.plan import Precision
 from pigeon_cli.engine.schedule import Part
-from pigeon_cli.weights.keymaps import KeyMap, Target
-from pigeon_cli.weights.store import ModelFolder
-
-if TYPE_CHECKING:
-    from pigeon_cli.weights.official import OfficialFolder
+from pigeon_cli.weights.stored_model import StoredModel
 
 MADE_OF: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
     "aligned language": (("language", ""), ("lora", "")),
     "embedding": (("language", "model.embed_tokens."),),
     "quantizer": (("tokenizer", "quantizer."),),
 }
-"""Parts that are not one part of a model folder: which of those they take, and the start of the keys they need."""
+"""Parts that are not one part of a stored model: which of those they take, and the start of the keys they need."""
 
 QUANTIZED: Final = frozenset({"language", "aligned language"})
-"""Parts that int8 is for: where the language model fits, so does any other part in bfloat16."""
+"""Parts that int8 and nf4 are for: where the language model fits, so does any other part in bfloat16."""
 
 _SCALE_BYTES: Final = 4
+_NF4_BLOCK: Final = 64
+"""So many weights of half a byte share a scale in float32."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,8 @@ class Stored:
     """Output rows of linear weights, which have one scale each."""
     other: int = 0
     """Bytes of tensors that are not floating and stay as they are."""
+    largest: int = 0
+    """Bytes of the largest tensor."""
 
     def __add__(self, more: Stored) -> Stored:
         return Stored(
@@ -56,54 +56,47 @@ class Stored:
             self.linear + more.linear,
             self.scales + more.scales,
             self.other + more.other,
+            max(self.largest, more.largest),
         )
 
     def size(self, precision: Precision) -> int:
         """Bytes in memory."""
-        quantized = precision is Precision.INT8
-        linear = self.linear + self.scales * _SCALE_BYTES if quantized else self.linear * precision.width
+        linear = self.linear * precision.width
+        if precision is Precision.INT8:
+            linear = self.linear + self.scales * _SCALE_BYTES
+        elif precision is Precision.NF4:
+            linear = self.linear // 2 + self.linear // _NF4_BLOCK * _SCALE_BYTES
         return linear + self.plain * precision.width + self.other
 
-    def passing(self, precision: Precision) -> int:
-        """Bytes that are mapped besides while the weights are made; none where the file's own bytes are the weights."""
+    def passing(self, precision: Precision, mapped: bool) -> int:
+        """Bytes of the file that are in memory besides while the weights are made: all of it where it is read as a
+        whole, its largest tensor where it is ``mapped``, none where the file's own bytes are the weights."""
         own = {Precision.FLOAT32: {"F32"}, Precision.BFLOAT16: {"BF16"}}
-        return 0 if self.kinds <= own.get(precision, set()) else self.bytes
+        if self.kinds <= own.get(precision, set()):
+            return 0
+        return self.largest if mapped else self.bytes
 
 
-def stored(folder: ModelFolder | OfficialFolder, name: str) -> list[Stored]:
+def stored(model: StoredModel, name: str) -> list[Stored]:
     """The files of one part, by their headers; raises :class:`WeightsError` for a file that cannot be read.
 
     A pickle has no header: all of it is counted, as numbers of two bytes that cannot be quantized, which the published
     ones are. ``pigeon download`` leaves none.
     """
     return [
-        _pickle(path) if path.suffix == ".bin" else _read(path, place, start)
+        _pickle(file.path) if file.path.suffix == ".bin" else _read(file.path, file.place, start)
         for part, start in MADE_OF.get(name, ((name, ""),))
-        for path, place in _files(folder, part)
+        for file in model.tensor_files(part)
     ]
 
 
-def part_size(folder: ModelFolder | OfficialFolder, name: str, precision: Precision) -> Part:
+def part_size(model: StoredModel, name: str, precision: Precision) -> Part:
     """The bytes of one part; a loader that converts does so file by file. Raises as :func:`stored`."""
-    if precision is Precision.INT8 and name not in QUANTIZED:
+    if precision in (Precision.INT8, Precision.NF4) and name not in QUANTIZED:
         precision = Precision.BFLOAT16
-    files = stored(folder, name)
-    return Part(name, sum(file.size(precision) for file in files), max(file.passing(precision) for file in files))
-
-
-def _files(folder: ModelFolder | OfficialFolder, part: str) -> list[tuple[Path, Callable[[str], str | None]]]:
-    """The files of ``part``, each with what gives the name of ours for a key, or ``None`` for one that is not read."""
-    if isinstance(folder, ModelFolder):
-        return [(folder.part(part), str)]
-    return [(path, _place(source.keymap)) for source in folder.sources(part) for path in source.files.shards]
-
-
-def _place(keymap: KeyMap) -> Callable[[str], str | None]:
-    def place(key: str) -> str | None:
-        found = keymap.place(key)
-        return found.key if isinstance(found, Target) else None
-
-    return place
+    files = stored(model, name)
+    passing = max(file.passing(precision, model.mapped) for file in files)
+    return Part(name, sum(file.size(precision) for file in files), passing)
 
 
 def _pickle(path: Path) -> Stored:
@@ -111,7 +104,7 @@ def _pickle(path: Path) -> Stored:
         size = path.stat().st_size
     except OSError as error:
         raise _unreadable(path, error) from error
-    return Stored(size, frozenset({"pickle"}), size // 2)
+    return Stored(size, frozenset({"pickle"}), size // 2, largest=size)
 
 
 def _read(path: Path, place: Callable[[str], str | None], start: str) -> Stored:
@@ -129,10 +122,10 @@ def _tensor(key: str, kind: str, shape: Sequence[int]) -> Stored:
     count = math.prod(shape)
     size = count * _width(kind)
     if not kind.startswith(("F", "BF")):
-        return Stored(size, other=size)
+        return Stored(size, other=size, largest=size)
     if is_linear(key, shape):
-        return Stored(size, frozenset({kind}), linear=count, scales=shape[0])
-    return Stored(size, frozenset({kind}), plain=count)
+        return Stored(size, frozenset({kind}), linear=count, scales=shape[0], largest=size)
+    return Stored(size, frozenset({kind}), plain=count, largest=size)
 
 
 def is_linear(key: str, shape: Sequence[int]) -> bool:

@@ -22,11 +22,12 @@ _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12} | {
 
 
 class Precision(StrEnum):
-    """How weights are kept; ``INT8`` keeps the linear ones of the language model in one byte each."""
+    """How weights are kept; ``INT8`` and ``NF4`` keep the linear ones of the language model in one byte and in half."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     INT8 = "int8"
+    NF4 = "nf4"
 
     @property
     def width(self) -> int:
@@ -96,19 +97,24 @@ def parse_size(text: str) -> int:
 
 
 def precisions(
-    dtype: Literal["auto", "float32", "bfloat16"], quantize: Literal["none", "int8"] | None = None
+    dtype: Literal["auto", "float32", "bfloat16"],
+    quantize: Literal["none", "int8", "nf4"] | None = None,
+    natural: Precision = Precision.BFLOAT16,
 ) -> tuple[Precision, ...]:
     """What ``--dtype`` and ``--quantize`` (``None``: not said) leave to try, best first.
 
-    Raises :class:`UsageError` where they contradict each other.
+    ``natural`` is what ``auto`` begins with; a model whose own type is float32 is small and never quantized unasked.
+    Raises :class:`UsageError` where the two contradict each other.
     """
-    if quantize == "int8":
+    if quantize in ("int8", "nf4"):
         if dtype == "float32":
-            raise UsageError("int8 weights compute in bfloat16, not in float32", "leave out --dtype or --quantize")
-        return (Precision.INT8,)
-    if dtype == "auto" and quantize is None:
-        return (Precision.BFLOAT16, Precision.INT8)
-    return (Precision.BFLOAT16 if dtype == "auto" else Precision(dtype),)
+            raise UsageError(
+                f"{quantize} weights compute in bfloat16, not in float32", "leave out --dtype or --quantize"
+            )
+        return (Precision(quantize),)
+    if dtype != "auto":
+        return (Precision(dtype),)
+    return (natural, Precision.INT8) if quantize is None and natural is Precision.BFLOAT16 else (natural,)
 
 
 def make_plan(choices: Mapping[Precision, Workload], budget: int | None, devices: Sequence[Device]) -> Plan:
@@ -148,6 +154,6 @@ def _too_small(refused: Sequence[_Attempt]) -> MemoryBudgetError:
     smallest = f"{least.room.smallest}B ({readable(least.room.smallest)}) as {least.precision} on {least.device.name}"
     message = f"{readable(least.room.limit)} of memory do not suffice; the smallest budget that works is {smallest}"
     hint = f"use --max-memory {least.room.smallest}B or more" if possible else "free memory, or use a larger machine"
-    if all(attempt.precision is not Precision.INT8 for attempt in refused):
+    if all(attempt.precision not in (Precision.INT8, Precision.NF4) for attempt in refused):
         hint += "; --quantize int8 takes less"
     return MemoryBudgetError(message, hint)

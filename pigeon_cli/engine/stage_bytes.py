@@ -7,24 +7,31 @@ once. It is what the pipeline may hold: the keys and values of the prompt once, 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, replace
+from typing import Final
 
 from pigeon_cli.core.configs import LanguageConfig, ModelSpec, SamplingConfig
 from pigeon_cli.engine.part_bytes import part_size
 from pigeon_cli.engine.plan import Precision
 from pigeon_cli.engine.schedule import Stage, Workload
-from pigeon_cli.weights.store import ModelFolder
+from pigeon_cli.weights.stored_model import StoredModel
 
-if TYPE_CHECKING:
-    from pigeon_cli.weights.official import OfficialFolder
+LANGUAGE_ROWS: Final = 32
+"""Sequences of one forward pass at most, unconditional ones included."""
+IMAGES_AT_ONCE: Final = 16
+"""Images of one batch at most."""
 
 _LOGIT_BYTES: Final = 32
 """Per id and sequence: the logit and its log-softmax in float32, sorted probabilities and their places in 8 bytes."""
+_TAIL: Final = 16
+"""Words of a prompt that follow the reference, about; dial positions do not share them."""
 _UNET_MAPS: Final = 16
 """In maps of the first width: 5 wait for the way up, 11 are the inputs and results of the widest block."""
-_VAE_MAPS: Final = 8
-"""In maps of the first width: the last block's input, twice as wide, also normed and activated, shortcut and result."""
+_VAE_MAPS: Final = 12
+"""In maps of the first width: the last block's input, twice as wide, also normed and activated, shortcut, result, and
+what convolutions lay out anew; measured."""
+_CLIP_IMAGE_BYTES: Final = 2**25
+"""A block of ViT-H/14 over the 257 tokens of one image, with the image itself."""
 
 
 @dataclass(frozen=True)
@@ -38,45 +45,68 @@ class Demand:
     candidates: int
     """Dial positions times samples."""
     drawn: int
-    """Candidates that become pixels."""
+    """Candidates that become pixels; 0 where only masks are asked for."""
     sampling: SamplingConfig
-    reference: bool = True
-    """False where the base model imagines the reference."""
+    reference_tokens: int = 0
+    """The longest sequence of the base model that imagines the reference; 0 where an image is given."""
     aligned: bool = True
+    learned_mask: bool = False
+    size: tuple[int, int] | None = None
+    """Height and width in pixels; ``None``: the model's own."""
 
 
-def workload(folder: ModelFolder | OfficialFolder, demand: Demand, precision: Precision) -> Workload:
+def workload(model: StoredModel, demand: Demand, precision: Precision) -> Workload:
     """A request in the stages of :meth:`pigeon_cli.pipeline.session.Session.personalize`.
 
     Raises :class:`pigeon_cli.core.errors.WeightsError` for a file that cannot be read.
     """
-    stages = tuple(stages_of(folder.spec, demand, precision))
+    stages = tuple(stages_of(model, demand, precision))
     names = dict.fromkeys(name for stage in stages for name in stage.parts)
-    return Workload(tuple(part_size(folder, name, precision) for name in names), stages)
+    return Workload(tuple(part_size(model, name, precision) for name in names), stages)
 
 
-def stages_of(spec: ModelSpec, demand: Demand, precision: Precision) -> Iterator[Stage]:
-    """The stages, the bytes that each holds and why; a model without scorer neither compares nor ranks."""
-    wide, candidates, drawn = precision.width, demand.candidates, demand.drawn
+def stages_of(model: StoredModel, demand: Demand, precision: Precision) -> Iterator[Stage]:
+    """The stages, the bytes that each holds and why."""
+    spec, wide = model.spec, precision.width
     seen, decoded = _encoder_numbers(spec) * wide, _decoder_numbers(spec) * wide
-    model, adapter = ("aligned language", "adapter") if demand.aligned else ("language", "base_adapter")
     yield Stage("read the images", ("tokenizer",), demand.images * seen, reason="an encoder block for every image")
-    if not demand.reference:
-        yield _drawing("imagine a reference", ("language", "tokenizer"), 1, spec, demand, wide)
+    if demand.reference_tokens:
+        imagined = replace(demand, tokens=demand.reference_tokens, sampling=reference_sampling(spec, demand.sampling))
+        yield _drawing("imagine a reference", ("language", "quantizer"), 1, spec, imagined, precision)
     masked = _mask_numbers(spec, demand.tokens) * wide
-    yield Stage("mask", ("mask_generator", "embedding"), masked, reason="a block over the tokens of all images")
+    scoring = ("mask_generator", "embedding") if demand.learned_mask else ()
+    yield Stage("mask", scoring, masked, reason="a block over the tokens of all images")
+    if not demand.drawn:
+        return
+    adapter = "adapter" if demand.aligned else "base_adapter"
     why = "a decoder block for every image or candidate"
-    yield Stage("slots", ("quantizer", "decoder", adapter), candidates * decoded, reason=why)
-    yield _drawing("imagine", (model,), candidates, spec, demand, wide)
-    if spec.scorer is not None:
-        compared = (candidates + demand.images) * decoded
-        yield Stage("prescore", ("quantizer", "decoder", "scorer"), compared, reason=why)
-    parts, pixels = ("quantizer", "decoder", "unet", "vae"), _pixel_numbers(spec) * wide
+    yield Stage("slots", ("quantizer", "decoder", adapter), demand.candidates * decoded, reason=why)
+    yield _drawing("imagine", _language(model, demand), demand.candidates, spec, demand, precision)
+    scorer = () if spec.scorer is None else ("scorer",)
+    compared = (demand.candidates + demand.images) * decoded
+    yield Stage("prescore", ("quantizer", "decoder", *scorer), compared, reason=why)
+    rows, pixels = min(demand.drawn, IMAGES_AT_ONCE), _pixel_numbers(spec, demand.size) * wide
     painted = "a decoder block for every image; a row: one image in the widest block of UNet or VAE"
-    yield Stage("draw", parts, drawn * decoded, drawn, pixels, painted)
-    if spec.scorer is not None:
-        again = drawn * (seen + decoded)
-        yield Stage("score", ("tokenizer", "decoder", "scorer"), again, reason="a block of both for every image")
+    yield Stage("draw", ("quantizer", "decoder", "unet", "vae"), demand.drawn * decoded, rows, pixels, painted)
+    if scorer:
+        again = demand.drawn * (seen + decoded)
+        parts = ("tokenizer", "quantizer", "decoder", *scorer)
+        yield Stage("score", parts, again, reason="a block of both for every image")
+    elif model.clip is not None:
+        viewed = (demand.drawn + demand.images) * _CLIP_IMAGE_BYTES
+        yield Stage("score", ("clip",), viewed, reason="a block of CLIP for every image")
+
+
+def reference_sampling(spec: ModelSpec, sampling: SamplingConfig) -> SamplingConfig:
+    """How a reference is drawn from words alone: no more codes than an image has patches."""
+    limit = min(sampling.maximum_tokens, spec.tokenizer.patches)
+    guidance = sampling.guidance if sampling.reference_guidance is None else sampling.reference_guidance
+    return replace(
+        sampling,
+        maximum_tokens=limit,
+        minimum_tokens=min(sampling.minimum_tokens, limit),
+        guidance=guidance,
+    )
 
 
 def key_value_bytes(config: LanguageConfig, rows: int, tokens: int, number_bytes: int) -> int:
@@ -84,20 +114,35 @@ def key_value_bytes(config: LanguageConfig, rows: int, tokens: int, number_bytes
     return rows * tokens * config.layers * 2 * config.hidden_size * number_bytes
 
 
-def _drawing(name: str, parts: tuple[str, ...], rows: int, spec: ModelSpec, demand: Demand, wide: int) -> Stage:
+def _language(model: StoredModel, demand: Demand) -> tuple[str, ...]:
+    if not demand.aligned:
+        return ("language",)
+    return ("language", "lora") if model.mapped else ("aligned language",)
+
+
+def _drawing(
+    name: str, parts: tuple[str, ...], rows: int, spec: ModelSpec, demand: Demand, precision: Precision
+) -> Stage:
     """A stage in which the language model draws; one of its rows is all the sequences of one candidate."""
-    config, sampling = spec.language, demand.sampling
+    config, sampling, wide = spec.language, demand.sampling, precision.width
     ratio = config.intermediate_size / config.hidden_size
     block = _block_numbers(demand.tokens, config.hidden_size, ratio, config.heads) * wide
-    sequences = sampling.beams * (1 if sampling.guidance == 1.0 else 2)
+    if precision is Precision.INT8:
+        # A layer's weights are made whole for the many rows of a prompt.
+        block += config.hidden_size * config.intermediate_size * wide
+    guided = sampling.guidance != 1.0
+    sequences = sampling.beams * (2 if guided else 1)
+    own = demand.tokens if guided else min(demand.tokens, sampling.maximum_tokens + spec.reference_slots + _TAIL)
+    one_layer = sequences * demand.tokens * 2 * config.hidden_size * wide
     logits = sequences * spec.vocabulary.size * _LOGIT_BYTES
     return Stage(
         name,
         parts,
         reserve=block + key_value_bytes(config, 1, demand.tokens, wide),
-        rows=rows,
-        row_bytes=key_value_bytes(config, sequences, demand.tokens, wide) + logits,
-        reason="a block over the prompt, its keys and values; a row: keys, values and logits of its beams",
+        rows=min(rows, max(1, LANGUAGE_ROWS // sequences)),
+        row_bytes=key_value_bytes(config, sequences, own, wide) + one_layer + logits,
+        reason="a block over the prompt, its keys and values; a row: keys and values that its beams have alone, those "
+        "of one layer made whole, and logits",
     )
 
 
@@ -122,8 +167,10 @@ def _mask_numbers(spec: ModelSpec, tokens: int) -> int:
     return _block_numbers(tokens, config.width, config.feed_forward / config.width, config.heads)
 
 
-def _pixel_numbers(spec: ModelSpec) -> int:
+def _pixel_numbers(spec: ModelSpec, size: tuple[int, int] | None) -> int:
     """For one image: the UNet with and without condition, and then the VAE."""
     unet, vae = spec.diffusion.unet, spec.diffusion.vae
-    latents = 2 * _UNET_MAPS * int(unet["block_out_channels"][0]) * int(unet["sample_size"]) ** 2
-    return max(latents, _VAE_MAPS * int(vae["block_out_channels"][0]) * spec.diffusion.image_size**2)
+    height, width = size or (spec.diffusion.image_size, spec.diffusion.image_size)
+    latents = height * width // 4 ** (len(vae["block_out_channels"]) - 1)
+    painted = 2 * _UNET_MAPS * int(unet["block_out_channels"][0]) * latents
+    return max(painted, _VAE_MAPS * int(vae["block_out_channels"][0]) * height * width)

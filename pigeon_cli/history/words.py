@@ -1,7 +1,8 @@
-"""Words about a reference image: the option, else a text file of the same name, else none."""
+"""Words about an image and its title: an option, else a text file of the same name, else the file's name."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -11,16 +12,47 @@ from pigeon_cli.history.intake import load_image
 
 SIDECAR_BYTES: Final = 4096
 """A longer sidecar file is cut; a caption is a sentence."""
+CAMERA_NAMES: Final = frozenset(
+    {"img", "image", "dsc", "dscn", "pxl", "photo", "picture", "screenshot", "scan", "untitled"}
+)
+"""Words of file names that say nothing about the image."""
 
 
-def read_reference(path: Path, caption: str | None = None) -> Reference:
-    """The reference with its hash and words; raises :class:`InputError` for an unusable image."""
+def read_reference(path: Path, caption: str | None = None, use_name: bool = False) -> Reference:
+    """The reference with its hash and words; raises :class:`InputError` for an unusable image.
+
+    ``use_name`` takes the words of the file's name where there are no others.
+    """
     digest = load_image(path).sha256
     if caption is not None:
         return Reference(path, digest, one_line(caption), "caption")
     sidecar = path.with_suffix(".txt")
-    words = sidecar_words(sidecar)
-    return Reference(path, digest, words, sidecar.name) if words else Reference(path, digest)
+    if words := sidecar_words(sidecar):
+        return Reference(path, digest, words, sidecar.name)
+    if use_name and (words := name_words(path)):
+        return Reference(path, digest, words, "file name")
+    return Reference(path, digest)
+
+
+def title_of(path: Path) -> str:
+    """What an image is called: its sidecar file, else its file's name; without a year."""
+    return plain_title(sidecar_words(path.with_suffix(".txt"))) or name_title(path)
+
+
+def name_title(path: Path) -> str:
+    """The title that a file's name tells; without a year."""
+    return plain_title(path.stem.replace("_", " "))
+
+
+def plain_title(text: str) -> str:
+    """A title without the year that stands behind it in brackets, as the published alignment knows titles."""
+    return re.sub(r"\s*\(\d{4}\)\s*$", "", one_line(text))
+
+
+def name_words(path: Path) -> str:
+    """The words in a file's name; ``""`` where it is a number, or what a camera calls its images."""
+    found = [word for word in re.split(r"[\W_]+", one_line(path.stem)) if word.isalpha() and len(word) > 1]
+    return "" if all(word.casefold() in CAMERA_NAMES for word in found) else " ".join(found)
 
 
 def sidecar_words(sidecar: Path) -> str:

@@ -126,7 +126,8 @@ class MaskGenerator(nn.Module):
         With ``image_layers`` the agreement of a token's image with the others of the history comes on top.
         """
         within = self.within_images(embeddings, positions, types, images)
-        own = functional.cosine_similarity(embeddings, self._joined(within, types), dim=-1)
+        # Scores of a few bits would tie, and the order of ties decides what is kept.
+        own = functional.cosine_similarity(embeddings.float(), self._joined(within, types).float(), dim=-1)
         if self.config.image_layers == 0 or images is None:
             return own
         agreement = image_agreement(*self.image_vectors(within, types, images))

@@ -46,7 +46,7 @@ class Scorer(nn.Module):
         values = self.in_proj((context - self.feature_mean) / self.feature_deviation) + self.pos_embed
         for block in self.blocks:
             values = block(values)
-        pooled = torch.cat([values.mean(1), values.float().std(1)], dim=1)
+        pooled = torch.cat([values.mean(1), values.float().std(1).to(values.dtype)], dim=1)
         meaning, style = self.meaning_head(pooled), self.style_head(pooled)
         return functional.normalize(meaning, dim=-1), functional.normalize(style, dim=-1)
 

@@ -10,12 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from pigeon_cli.core.configs import DiffusionConfig
+from pigeon_cli.engine.stage_bytes import IMAGES_AT_ONCE
 from pigeon_cli.models.diffusion import UNet, build_scheduler, decode_latents, denoise, initial_latents
 from pigeon_cli.models.embedding_decoder import DecodedCondition, EmbeddingDecoder
 from pigeon_cli.models.quantizer import Quantizer
-
-IMAGES_AT_ONCE = 16
-"""Bounds memory; results do not depend on it."""
 
 
 def condition(decoder: EmbeddingDecoder, quantizer: Quantizer, codes: Sequence[Sequence[int]]) -> DecodedCondition:
@@ -35,28 +33,35 @@ def draw_latents(
     *,
     steps: int,
     guidance: float,
+    size: tuple[int, int] | None = None,
+    at_once: int = IMAGES_AT_ONCE,
 ) -> Tensor:
-    """Clean latents [B, c, h, w] for every row of ``wanted``; one random stream per image."""
-    side = int(config.unet["sample_size"])
-    noise = initial_latents((int(config.unet["out_channels"]), side, side), streams).to(wanted.context.device)
+    """Clean float32 latents [B, c, h, w] for every row of ``wanted``; one random stream per image.
+
+    ``size`` is (height, width) in pixels, by default the model's own; ``at_once`` images make one batch at most.
+    """
+    height, width = size or (config.image_size, config.image_size)
+    cell = 2 ** (len(config.vae["block_out_channels"]) - 1)
+    shape = (int(config.unet.get("out_channels", 4)), height // cell, width // cell)
+    noise = initial_latents(shape, streams).to(wanted.context.device)
     scheduler = build_scheduler(config)
     parts = [
         denoise(
             unet,
             scheduler,
-            wanted.context[start : start + IMAGES_AT_ONCE],
-            wanted.pooled[start : start + IMAGES_AT_ONCE],
-            noise[start : start + IMAGES_AT_ONCE],
+            wanted.context[start : start + at_once],
+            wanted.pooled[start : start + at_once],
+            noise[start : start + at_once],
             steps=steps,
             guidance=guidance,
-            size=(config.image_size, config.image_size),
+            size=(height, width),
         )
-        for start in range(0, len(noise), IMAGES_AT_ONCE)
+        for start in range(0, len(noise), at_once)
     ]
     return torch.cat(parts)
 
 
-def to_images(vae: AutoencoderKL, latents: Tensor) -> list[Image.Image]:
+def to_images(vae: AutoencoderKL, latents: Tensor, at_once: int = IMAGES_AT_ONCE) -> list[Image.Image]:
     """RGB images of latents [B, c, h, w]."""
-    parts = [decode_latents(vae, part) for part in latents.split(IMAGES_AT_ONCE)]
+    parts = [decode_latents(vae, part) for part in latents.split(at_once)]
     return [Image.fromarray(pixels.numpy()) for part in parts for pixels in part]

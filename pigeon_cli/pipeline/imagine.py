@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import sentencepiece
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from pigeon_cli.core.configs import ModelSpec, SamplingConfig
 from pigeon_cli.core.randomness import stream_seed
 from pigeon_cli.core.records import TokenMask
+from pigeon_cli.engine.stage_bytes import LANGUAGE_ROWS
 from pigeon_cli.models.adapter import Adapter, reference_vectors
 from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.mask_generator import REFERENCE, MaskGenerator, decide
@@ -21,6 +23,7 @@ from pigeon_cli.pipeline.positions import position_step, token_positions
 from pigeon_cli.pipeline.prompt import (
     REFERENCE_SLOT,
     MergedPrompt,
+    Value,
     embed_prompt,
     encode_prompt_text,
     hide_dropped,
@@ -30,10 +33,10 @@ from pigeon_cli.pipeline.prompt import (
     render,
 )
 from pigeon_cli.pipeline.sampling import Drawn, Model, Prefix, allowed_ids, prefill, sample_codes, select_rows
+from pigeon_cli.pipeline.settings import Settings
 from pigeon_cli.pipeline.tokenize import ImageTokens
 
-ROWS_AT_ONCE = 32
-"""Rows of one forward pass, unconditional ones included; bounds the memory of keys and values."""
+REFERENCE_WORDING: Final = "words"
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def decide_masks(
     history_alpha: float,
     seed: int,
     generator: MaskGenerator | None,
-    embedding: nn.Module,
+    embedding: nn.Module | None,
 ) -> DialMasks:
     """Masks by one of ``MASK_KINDS``; tokens are scored once, since the dial moves the threshold and not the order."""
     device = reference.features.device
@@ -123,16 +126,42 @@ def word_prompt(
     spec: ModelSpec,
     history: Sequence[ImageTokens],
     words: str,
-    with_reference: bool,
-    emotion: str = "",
+    settings: Settings | None = None,
+    titles: Sequence[str] = (),
 ) -> MergedPrompt:
-    """The model's wording with everything in its place; without a reference it has no slots."""
-    rendered = render(prompt_template(spec.name), {"history": [{}] * len(history), "words": words, "emotion": emotion})
+    """The wording of ``settings``, by default the model's own, with everything in its place.
+
+    ``titles`` are those of the history, if any.
+    """
+    liked = [{"title": title} for title in titles] or [{}] * len(history)
+    values: dict[str, Value] = {
+        "history": liked,
+        "words": words,
+        "emotion": settings.emotion if settings else "",
+        "title": settings.title if settings else "",
+    }
+    wording = settings.wording if settings else spec.name
+    return _merged(text, spec, wording, values, history, spec.reference_slots)
+
+
+def reference_prompt(text: sentencepiece.SentencePieceProcessor, spec: ModelSpec, words: str) -> MergedPrompt:
+    """The words and the image start, by which the base model draws a reference."""
+    return _merged(text, spec, REFERENCE_WORDING, {"words": words}, [], 0)
+
+
+def _merged(
+    text: sentencepiece.SentencePieceProcessor,
+    spec: ModelSpec,
+    wording: str,
+    values: Mapping[str, Value],
+    history: Sequence[ImageTokens],
+    slots: int,
+) -> MergedPrompt:
     return merge_prompt(
-        encode_prompt_text(text, rendered, spec.vocabulary),
+        encode_prompt_text(text, render(prompt_template(wording), values), spec.vocabulary),
         [tokens.ids(spec.vocabulary) for tokens in history],
         spec.vocabulary,
-        reference_slots=spec.reference_slots if with_reference else 0,
+        reference_slots=slots,
         with_markers=spec.history_markers,
     )
 
@@ -146,8 +175,9 @@ def imagine(
     rows: Sequence[int],
     streams: Sequence[torch.Generator],
     sampling: SamplingConfig,
+    batch_rows: int = LANGUAGE_ROWS,
 ) -> list[Drawn]:
-    """Draw codes once per entry of ``rows`` (dial positions).
+    """Draw codes once per entry of ``rows`` (dial positions); ``batch_rows`` sequences make one batch at most.
 
     The prompt up to the slots is read once; all dial positions continue from there as one batch (DESIGN.md, "The shape
     of a fast run"). The unconditional context of guidance is the image start alone: were the history part of it,
@@ -158,35 +188,18 @@ def imagine(
     prefix = _read(model, spec, ids, slice(0, slot), None)
     fanned = select_rows(prefix, torch.zeros(len(slots), dtype=torch.int64))
     branches = _read(model, spec, ids.expand(len(slots), -1), slice(slot, None), fanned, slots)
-    return _sample(model, spec, branches, _nothing(model, spec, ids), rows, streams, sampling)
+    return _sample(model, spec, branches, _nothing(model, spec, ids), rows, streams, sampling, batch_rows)
 
 
 def imagine_reference(
     model: Model, spec: ModelSpec, asked: MergedPrompt, stream: torch.Generator, sampling: SamplingConfig
 ) -> tuple[int, ...]:
-    """Codes of a reference from words alone, by the base model; the unconditional context is the image start.
-
-    No more of them than an image has patches.
-    """
+    """Codes of a reference from words alone, by the base model; the unconditional context is the image start."""
     device = model.get_input_embeddings().weight.device
     ids = torch.tensor([asked.ids], device=device)
     prefix = _read(model, spec, ids, slice(None), None)
     drawn = _sample(model, spec, prefix, _nothing(model, spec, ids), [0], [stream], sampling)
-    return tuple(spec.vocabulary.to_code(token) for token in drawn[0].token_ids[: spec.tokenizer.patches])
-
-
-def change_sampling(
-    sampling: SamplingConfig, temperature: float | None, top_k: int | None, max_tokens: int | None
-) -> SamplingConfig:
-    """The model's sampling with the user's changes; ``None`` leaves a value as it is."""
-    limit = sampling.maximum_tokens if max_tokens is None else max_tokens
-    return replace(
-        sampling,
-        temperature=sampling.temperature if temperature is None else temperature,
-        top_k=sampling.top_k if top_k is None else top_k,
-        maximum_tokens=limit,
-        minimum_tokens=min(sampling.minimum_tokens, limit),
-    )
+    return tuple(spec.vocabulary.to_code(token) for token in drawn[0].token_ids)
 
 
 def _sample(
@@ -197,6 +210,7 @@ def _sample(
     rows: Sequence[int],
     streams: Sequence[torch.Generator],
     sampling: SamplingConfig,
+    batch_rows: int = LANGUAGE_ROWS,
 ) -> list[Drawn]:
     return sample_codes(
         model,
@@ -207,7 +221,7 @@ def _sample(
         image_end=spec.vocabulary.image_end,
         generators=streams,
         unconditional=unconditional,
-        batch_rows=ROWS_AT_ONCE,
+        batch_rows=batch_rows,
     )
 
 

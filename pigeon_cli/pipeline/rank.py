@@ -33,13 +33,18 @@ def shortlist(candidates: Sequence[Candidate], count: int) -> tuple[list[Candida
 
 
 def rank(candidates: Sequence[Candidate], drawn: Sequence[int], count: int) -> tuple[list[Candidate], list[int]]:
-    """Order the places ``drawn`` by score; the best ``count`` are chosen and ranked, all get their reason."""
-    order = sorted(drawn, key=lambda place: _placing(candidates[place].score), reverse=True)
+    """Order the places ``drawn`` by score, or by prescore where nothing looked at pixels.
+
+    The best ``count`` are chosen and ranked, all get their reason.
+    """
+    seen = any(candidates[place].score is not None for place in drawn)
+    by = "score" if seen else "prescore"
+    order = sorted(drawn, key=lambda place: _placing(getattr(candidates[place], by)), reverse=True)
     ranked = list(candidates)
     for number, place in enumerate(order, start=1):
         chosen = number <= count
         verdict = "won" if chosen else "lost"
-        reason = f"{verdict}: place {number} of {len(order)} drawn images by score"
+        reason = f"{verdict}: place {number} of {len(order)} drawn images by {by}"
         ranked[place] = replace(ranked[place], rank=number if chosen else None, chosen=chosen, reason=reason)
     return ranked, order
 

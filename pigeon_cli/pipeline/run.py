@@ -22,18 +22,21 @@ from pigeon_cli.core.records import (
     ModelRecord,
     RunReport,
     StageTiming,
-    WeightsFile,
 )
-from pigeon_cli.engine.devices import DeviceChoice, choose_device
+from pigeon_cli.engine.devices import choose_device
 from pigeon_cli.engine.memory import peak_memory
+from pigeon_cli.engine.plan import Plan
 from pigeon_cli.history.intake import load_image
 from pigeon_cli.history.preprocess import to_rgb
-from pigeon_cli.pipeline.session import COMPUTE_DTYPE, MaskOutcome, Outcome, Session
-from pigeon_cli.pipeline.settings import Settings, choices_of
+from pigeon_cli.history.words import name_title, title_of
+from pigeon_cli.pipeline.outcomes import MaskOutcome, Outcome
+from pigeon_cli.pipeline.planning import Budget
+from pigeon_cli.pipeline.session import Session
+from pigeon_cli.pipeline.settings import Settings, choices_of, resolve
 from pigeon_cli.pipeline.stages import Progress, Stages
-from pigeon_cli.weights.alignment_folder import with_alignment
-from pigeon_cli.weights.checkpoint import sha256_of
-from pigeon_cli.weights.store import PARTS, ModelFolder, find_model
+from pigeon_cli.pipeline.words import has_place
+from pigeon_cli.weights.store import PARTS, find_model
+from pigeon_cli.weights.stored_model import StoredModel
 
 LIBRARIES = ("torch", "transformers", "diffusers", "safetensors", "sentencepiece", "pillow")
 MASK_SETTINGS = (
@@ -61,14 +64,24 @@ class InspectResult:
 def generate(request: GenerateRequest, progress: Progress) -> GenerateResult:
     """Draw what ``request`` asks for; raises the errors of :mod:`pigeon_cli.core.errors`."""
     session = open_session(request)
+    request = with_titles(request, session.model)
     stages = Stages(session.parts, progress)
     history, reference = open_images(request, stages)
-    outcome = session.personalize(history, reference, request.words, progress, **choices_of(request))
+    choices = choices_of(request)
+    outcome = session.personalize(history, reference, request.words, progress, titles_of(request), **choices)
     with stages("hash the weights", len(PARTS)):
-        model = model_record(session.folder)
+        model = session.model.record()
     opened, hashed = stages.timings()[1:]
-    report = report_of(request, outcome, session.device, model, (opened, *outcome.stages, hashed))
+    report = report_of(request, outcome, session, model, (opened, *outcome.stages, hashed))
     return GenerateResult(outcome.images, report)
+
+
+def plan(request: GenerateRequest) -> Plan:
+    """What :func:`generate` would load, run and evict for ``request``, and what it takes; nothing is drawn."""
+    session = open_session(request)
+    request = with_titles(request, session.model)
+    history, choices = len(request.used_history), choices_of(request)
+    return session.plan(history, request.reference is not None, request.words, titles_of(request), **choices)
 
 
 def inspect_masks(request: GenerateRequest, progress: Progress) -> InspectResult:
@@ -78,16 +91,39 @@ def inspect_masks(request: GenerateRequest, progress: Progress) -> InspectResult
     history, reference = open_images(request, stages)
     outcome = session.masks(history, reference, request.words, progress, **choices_of(request))
     with stages("hash the weights", len(PARTS)):
-        model = model_record(session.folder)
+        model = session.model.record()
     return InspectResult([*history, reference], mask_report_of(request, outcome, session, model))
 
 
 def open_session(request: GenerateRequest) -> Session:
-    """The request's model on its device; nothing is loaded yet."""
-    device = choose_device(request.device)
-    folder = with_alignment(find_model(request.model), Path(request.alignment) if request.alignment else None)
-    check_history(request, folder)
-    return Session(folder, device)
+    """The request's model on its device, within its budget; nothing is loaded yet."""
+    device, model = choose_device(request.device), find_model(request.model)
+    if request.alignment is not None:
+        model = model.aligned_by(Path(request.alignment))
+    check_history(request, model)
+    budget = Budget(request.max_memory, request.dtype, request.quantize)
+    return Session(model, device, budget)
+
+
+def with_titles(request: GenerateRequest, model: StoredModel) -> GenerateRequest:
+    """The request with what its images are called, where the wording has a place for that and nothing was said."""
+    wording = resolve(model, choices_of(request)).wording
+    if not has_place(wording, "title"):
+        return request
+    history = tuple(replace(image, title=title_of(image.path)) for image in request.history)
+    title, wish = request.title, request.reference
+    if title is None and wish is not None:
+        # Its sidecar file holds words about it, not its title.
+        title = name_title(wish.path)
+        if wish.words_from == "file name":
+            wish = replace(wish, words="", words_from="none")
+    return replace(request, history=history, title=title, reference=wish)
+
+
+def titles_of(request: GenerateRequest) -> tuple[str, ...]:
+    """Titles of the used history; empty where none is wanted."""
+    titles = tuple(image.title for image in request.used_history)
+    return titles if any(titles) else ()
 
 
 def open_images(request: GenerateRequest, stages: Stages) -> tuple[list[Image.Image], Image.Image | None]:
@@ -98,12 +134,12 @@ def open_images(request: GenerateRequest, stages: Stages) -> tuple[list[Image.Im
         return history, None if wish is None else open_unchanged(wish.path, wish.sha256, request.alpha)
 
 
-def check_history(request: GenerateRequest, folder: ModelFolder) -> None:
+def check_history(request: GenerateRequest, model: StoredModel) -> None:
     """Raises :class:`UsageError` for more history images than the model was made for."""
-    limit, used = folder.spec.history_size, len(request.used_history)
+    limit, used = model.spec.history_size, len(request.used_history)
     if used > limit:
         raise UsageError(
-            f"the model {folder.spec.name} reads {limit} history images, and there are {used}",
+            f"the model {model.spec.name} reads {limit} history images, and there are {used}",
             f"add --history-size {limit}",
         )
 
@@ -116,22 +152,17 @@ def open_unchanged(path: Path, sha256: str | None, alpha: str) -> Image.Image:
     return to_rgb(loaded.image, alpha)
 
 
-def model_record(folder: ModelFolder) -> ModelRecord:
-    """The model's name and the hash of each of its files."""
-    return ModelRecord(folder.spec.name, tuple(WeightsFile(path.name, sha256_of(path)) for path in folder.files))
-
-
 def report_of(
     request: GenerateRequest,
     outcome: Outcome,
-    device: DeviceChoice,
+    session: Session,
     model: ModelRecord,
     stages: Sequence[StageTiming],
 ) -> RunReport:
     """Everything that ``report.json`` says about a run, files that are still to be written excepted."""
     return RunReport(
         model=model,
-        device=device_record(device),
+        device=device_record(session),
         settings=settings_used(request, outcome.settings),
         history=request.history,
         reference=request.reference,
@@ -141,8 +172,16 @@ def report_of(
         stages=tuple(stages),
         peak_memory_bytes=peak_memory(),
         versions=versions(),
-        warnings=outcome.warnings,
+        warnings=(*unused_options(request, session.model), *outcome.warnings),
+        plan=None if outcome.plan is None else outcome.plan.as_json(),
     )
+
+
+def unused_options(request: GenerateRequest, model: StoredModel) -> tuple[str, ...]:
+    """Sentences about options that the model has no use for."""
+    if request.scenario in (None, *model.wordings):
+        return ()
+    return (f"the model {model.spec.name} does not use --scenario: it has one wording",)
 
 
 def mask_report_of(request: GenerateRequest, outcome: MaskOutcome, session: Session, model: ModelRecord) -> MaskReport:
@@ -156,7 +195,7 @@ def mask_report_of(request: GenerateRequest, outcome: MaskOutcome, session: Sess
     settings = settings_used(request, outcome.settings)
     return MaskReport(
         model=model,
-        device=device_record(session.device),
+        device=device_record(session),
         settings={each: settings[each] for each in MASK_SETTINGS},
         history=request.history,
         reference=wish,
@@ -173,6 +212,8 @@ def settings_used(request: GenerateRequest, used: Settings) -> dict[str, Any]:
         request,
         history_mask=used.history_mask,
         mask=used.mask,
+        title=used.title or None,
+        size=max(used.size),
         steps=used.steps,
         guidance=used.guidance,
         temperature=used.sampling.temperature,
@@ -181,10 +222,10 @@ def settings_used(request: GenerateRequest, used: Settings) -> dict[str, Any]:
     ).settings()
 
 
-def device_record(device: DeviceChoice) -> DeviceRecord:
+def device_record(session: Session) -> DeviceRecord:
     """Where this process computes, and in which type."""
-    dtype = str(COMPUTE_DTYPE).removeprefix("torch.")
-    return DeviceRecord(str(device.device), device.reason, dtype, torch.get_num_threads())
+    device = session.device
+    return DeviceRecord(str(device.device), device.reason, str(session.parts.precision), torch.get_num_threads())
 
 
 def versions() -> dict[str, str]:

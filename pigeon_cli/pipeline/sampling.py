@@ -16,6 +16,7 @@ from transformers import DynamicCache
 
 from pigeon_cli.core.configs import SamplingConfig
 from pigeon_cli.core.vocabulary import Vocabulary
+from pigeon_cli.pipeline.caches import choose_rows, continued, layers_of
 
 Model = Any
 """A causal language model of transformers, with or without peft around it."""
@@ -73,7 +74,7 @@ def prefill(
     A token drawn later stands ``step`` after the one before.
     ``prefix`` is left as it is; it needs as many rows as ``embeddings`` (:func:`select_rows` repeats them).
     """
-    cache = DynamicCache() if prefix is None else _copy(prefix.cache, None)
+    cache = DynamicCache() if prefix is None else continued(prefix.cache)
     seen = attention if prefix is None else torch.cat([prefix.attention, attention], dim=1)
     places = positions
     if places is None:
@@ -91,17 +92,17 @@ def prefill(
 
 
 def select_rows(prefix: Prefix, rows: Tensor) -> Prefix:
-    """A copy with rows chosen, repeated or reordered by ``rows`` (int64)."""
+    """The prefix with rows chosen, repeated or reordered by ``rows`` (int64); repeats share what has been read."""
     rows = rows.to(prefix.attention.device)
     attention, logits, places = (each[rows] for each in (prefix.attention, prefix.logits, prefix.next_position))
-    return Prefix(_copy(prefix.cache, rows), attention, logits, places, prefix.step)
+    return Prefix(choose_rows(prefix.cache, rows), attention, logits, places, prefix.step)
 
 
 def join_prefixes(first: Prefix, second: Prefix) -> Prefix:
     """The rows of both as one batch; the shorter one is padded on the left with columns that are not attended to."""
     length = max(first.attention.shape[1], second.attention.shape[1])
     cache = DynamicCache()
-    for number, (one, two) in enumerate(zip(_layers(first.cache), _layers(second.cache), strict=True)):
+    for number, (one, two) in enumerate(zip(layers_of(first.cache), layers_of(second.cache), strict=True)):
         keys, values = (torch.cat([_pad_left(a, length), _pad_left(b, length)]) for a, b in zip(one, two, strict=True))
         cache.update(keys, values, number)
     masks = [part.attention.new_zeros(part.rows, length) for part in (first, second)]
@@ -355,20 +356,6 @@ def _fan_out(prefix: Prefix, unconditional: Prefix | None, rows: Tensor) -> Pref
     if unconditional is None:
         return chosen
     return join_prefixes(chosen, select_rows(unconditional, rows if unconditional.rows > 1 else torch.zeros_like(rows)))
-
-
-def _copy(cache: DynamicCache, rows: Tensor | None) -> DynamicCache:
-    """A cache of its own, layer by layer, so that at most one layer is held twice over."""
-    copy = DynamicCache()
-    for number, (keys, values) in enumerate(_layers(cache)):
-        copy.update(keys if rows is None else keys[rows], values if rows is None else values[rows], number)
-    return copy
-
-
-def _layers(cache: DynamicCache) -> list[tuple[Tensor, Tensor]]:
-    """Keys and values of each layer, [B, heads, L, width] each."""
-    layers: list[Any] = cache.layers
-    return [(layer.keys, layer.values) for layer in layers]
 
 
 def _pad_left(values: Tensor, length: int) -> Tensor:

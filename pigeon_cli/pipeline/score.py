@@ -17,7 +17,7 @@ HISTORY_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Wanted:
-    """What candidates are compared with: unit vectors of the scorer."""
+    """What candidates are compared with: float32 unit vectors of the scorer."""
 
     styles: Tensor
     """[history images, W]."""
@@ -37,9 +37,9 @@ def wanted_of(
     """Vectors of decoder contexts [images, Q, C] of the history and [1, Q, C] of the reference, and of the words."""
     ids = torch.tensor([text.encode(words)], dtype=torch.int64, device=history_context.device)
     return Wanted(
-        styles=scorer(history_context)[1],
-        reference=None if reference_context is None else scorer(reference_context)[0][0],
-        words=scorer.words(ids, torch.ones_like(ids, dtype=torch.bool))[0] if ids.numel() else None,
+        styles=scorer(history_context)[1].float(),
+        reference=None if reference_context is None else scorer(reference_context)[0][0].float(),
+        words=scorer.words(ids, torch.ones_like(ids, dtype=torch.bool))[0].float() if ids.numel() else None,
     )
 
 
@@ -48,7 +48,7 @@ def rate(scorer: Scorer, context: Tensor, wanted: Wanted) -> list[tuple[float, S
 
     The parts are cosines; the total adds them up in units of their deviations over train requests.
     """
-    meaning, style = scorer(context)
+    meaning, style = (vectors.float() for vectors in scorer(context))
     history = (style @ wanted.styles.T).mean(1)
     reference, words = (None if each is None else meaning @ each for each in (wanted.reference, wanted.words))
     standard = [

@@ -2,116 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Unpack
+from typing import TypeVar, Unpack
 
 import sentencepiece
 import torch
 from PIL import Image
-from torch import Tensor
-from transformers import LlamaForCausalLM
+from torch import Tensor, nn
 
 from pigeon_cli.core.errors import InputError, UsageError, WeightsError
 from pigeon_cli.core.randomness import stream_seed
-from pigeon_cli.core.records import Candidate, ScoreParts, StageTiming, TokenMask
+from pigeon_cli.core.records import Candidate, TokenMask
 from pigeon_cli.engine.devices import DeviceChoice
-from pigeon_cli.engine.memory import stays_whole
+from pigeon_cli.engine.plan import Plan
 from pigeon_cli.engine.residency import (
     ADAPTER,
-    ALIGNED,
-    BASE,
     BASE_ADAPTER,
     DECODER,
+    EMBEDDING,
     MASK_GENERATOR,
-    SCORER,
+    QUANTIZER,
     TOKENIZER,
     UNET,
     VAE,
-    Part,
     Parts,
 )
-from pigeon_cli.models.embedding_decoder import DecodedCondition
-from pigeon_cli.pipeline.decode import condition, draw_latents, to_images
+from pigeon_cli.engine.stage_bytes import IMAGES_AT_ONCE, LANGUAGE_ROWS, reference_sampling
+from pigeon_cli.models.mask_generator import MaskGenerator
+from pigeon_cli.pipeline.decode import draw_latents, to_images
 from pigeon_cli.pipeline.imagine import (
     DialMasks,
     decide_masks,
     imagine,
     imagine_reference,
+    reference_prompt,
     reference_slots,
     word_prompt,
 )
+from pigeon_cli.pipeline.outcomes import Drawing, MaskOutcome, Outcome
+from pigeon_cli.pipeline.planning import Budget, demand_of, device_of, needs_plan, plan_for
 from pigeon_cli.pipeline.rank import drop_repeats, rank, shortlist, warnings_of
-from pigeon_cli.pipeline.score import Wanted, rate, wanted_of
-from pigeon_cli.pipeline.settings import SPARE_DRAWINGS, Choices, Settings, resolve
+from pigeon_cli.pipeline.raters import FreeRater, Inputs, LearnedRater, Rater, condition_of
+from pigeon_cli.pipeline.settings import Choices, Settings, resolve
 from pigeon_cli.pipeline.stages import Progress, Stages
 from pigeon_cli.pipeline.tokenize import ImageTokens, as_drawn, drawn_tokens, tokenize
 from pigeon_cli.pipeline.words import known_words, word_warnings
-from pigeon_cli.weights.store import ModelFolder
+from pigeon_cli.weights.stored_model import StoredModel
 
-COMPUTE_DTYPE = torch.float32
-"""The one place that says in which type models compute at inference."""
+R = TypeVar("R")
 
-
-@dataclass(frozen=True)
-class Drawing:
-    """One image that was drawn, and its record."""
-
-    image: Image.Image
-    candidate: Candidate
+UNTRAINED_MASK = (
+    "--mask learned: the published mask generator was never trained; similarity is what this model is made for"
+)
+NO_CLIP = (
+    "ranked before drawing, without a look at the pixels; for the paper's rule type: pigeon download clip-vit-h-14"
+)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a call of :meth:`Session.personalize` made."""
+class Asked:
+    """What a call is about: liked images and their titles, and a reference image or words."""
 
-    drawn: list[Drawing]
-    """Every drawn candidate, best first; those with ``candidate.chosen`` are what was asked for."""
-    candidates: tuple[Candidate, ...]
-    """Every candidate, in the order in which they were tried."""
-    history_tokens: tuple[TokenMask, ...]
-    settings: Settings
-    stages: tuple[StageTiming, ...]
-    warnings: tuple[str, ...]
-
-    @property
-    def images(self) -> list[Image.Image]:
-        """The chosen images, best first."""
-        return [drawing.image for drawing in self.drawn if drawing.candidate.chosen]
-
-
-@dataclass(frozen=True)
-class MaskOutcome:
-    """What a call of :meth:`Session.masks` decided."""
-
-    history_tokens: tuple[TokenMask, ...]
-    """One per history image; the same at every dial position."""
-    reference_tokens: tuple[TokenMask, ...]
-    """One per dial position of the settings."""
-    settings: Settings
-
-
-@dataclass(frozen=True)
-class _Inputs:
-    history: list[ImageTokens]
-    reference: ImageTokens
+    history: Sequence[Image.Image]
+    reference: Image.Image | None
     words: str
-    reference_given: bool
+    titles: Sequence[str]
 
 
 class Session:
-    """One model on one device. Images are RGB and of any size."""
+    """One model on one device, within a budget. Images are RGB and of any size."""
 
-    def __init__(self, folder: ModelFolder, device: DeviceChoice) -> None:
-        self.folder, self.spec, self.device = folder, folder.spec, device
-        self.parts = Parts(folder, device, keep=stays_whole(folder))
+    def __init__(self, model: StoredModel, device: DeviceChoice, budget: Budget | None = None) -> None:
+        self.model, self.spec, self.budget = model, model.spec, budget or Budget()
+        self._chosen = device
+        self.parts = Parts(model, device)
+
+    @property
+    def device(self) -> DeviceChoice:
+        """Where the last call computed."""
+        return self.parts.device
 
     @cached_property
     def text(self) -> sentencepiece.SentencePieceProcessor:
         """Text to ids; raises :class:`WeightsError` where its size is not the configured one."""
-        path = self.folder.text_model
+        path = self.model.text_model
         try:
             processor = sentencepiece.SentencePieceProcessor(model_file=str(path))
         except (OSError, RuntimeError) as error:
@@ -124,38 +100,32 @@ class Session:
             )
         return processor
 
+    def plan(
+        self, history: int, has_reference: bool, words: str = "", titles: Sequence[str] = (), **choices: Unpack[Choices]
+    ) -> Plan:
+        """What :meth:`personalize` would do with so many images, and what it takes; nothing is loaded."""
+        settings = resolve(self.model, choices)
+        return self._plan(history, has_reference, words, titles, settings, draws=True)
+
     def personalize(
         self,
         history: Sequence[Image.Image],
         reference: Image.Image | None,
         words: str = "",
         progress: Progress | None = None,
+        titles: Sequence[str] = (),
         **choices: Unpack[Choices],
     ) -> Outcome:
-        """Draw what ``reference`` and ``words`` ask for (one of them may be missing) in the taste of ``history``."""
-        settings, stages = resolve(self.spec, choices), Stages(self.parts, progress)
-        with self._computing():
-            inputs = self._read(history, reference, words, settings, stages)
-            with stages("mask", len(settings.dials)):
-                masks = self._mask(inputs, settings)
-                slots = self._slots(masks, settings)
-            codes = self._imagine(inputs, masks, slots, settings, stages)
-            candidates = self._record(inputs, masks, codes, settings)
-            wanted, candidates = self._prescore(inputs, candidates, stages)
-            candidates, best = shortlist(candidates, settings.count + SPARE_DRAWINGS)
-            images = self._draw([candidates[place] for place in best], settings, stages)
-            for place, (score, parts) in zip(best, self._score(images, wanted, stages), strict=True):
-                candidates[place] = replace(candidates[place], score=score, score_parts=parts)
-        candidates, order = rank(candidates, best, settings.count)
-        by_place = dict(zip(best, images, strict=True))
-        return Outcome(
-            drawn=[Drawing(by_place[place], candidates[place]) for place in order],
-            candidates=tuple(candidates),
-            history_tokens=self._history_masks(inputs, masks),
-            settings=settings,
-            stages=stages.timings(),
-            warnings=(*self._word_warnings(words, settings), *warnings_of(candidates, settings.count)),
+        """Draw what ``reference`` and ``words`` ask for (one of them may be missing) in the taste of ``history``.
+
+        ``titles`` are those of the history, for a wording that has a place for them. Raises
+        :class:`MemoryBudgetError` where the budget is too small.
+        """
+        settings, asked = resolve(self.model, choices), Asked(history, reference, words, titles)
+        outcome, told = self._within_memory(
+            asked, settings, True, lambda: self._personalize(asked, settings, Stages(self.parts, progress))
         )
+        return replace(outcome, warnings=(*told, *outcome.warnings), plan=self.parts.plan)
 
     def masks(
         self,
@@ -166,12 +136,10 @@ class Session:
         **choices: Unpack[Choices],
     ) -> MaskOutcome:
         """Which tokens :meth:`personalize` would keep and drop, told the same; nothing is drawn."""
-        settings, stages = resolve(self.spec, choices), Stages(self.parts, progress)
-        with self._computing():
-            inputs = self._read(history, reference, words, settings, stages)
-            with stages("mask", len(settings.dials)):
-                masks = self._mask(inputs, settings)
-        return MaskOutcome(self._history_masks(inputs, masks), self._reference_masks(inputs, masks, settings), settings)
+        settings, asked = resolve(self.model, choices), Asked(history, reference, words, ())
+        return self._within_memory(
+            asked, settings, False, lambda: self._masks(asked, settings, Stages(self.parts, progress))
+        )[0]
 
     def mask_report(
         self,
@@ -185,44 +153,118 @@ class Session:
 
     def reconstruct(self, image: Image.Image, **choices: Unpack[Choices]) -> Image.Image:
         """The image through codes and back: what the image generator makes of a perfect answer."""
-        settings, stages = resolve(self.spec, choices), Stages(self.parts, None)
-        with self._computing(), self.parts.use(TOKENIZER) as tokenizer:
+        settings, stages = resolve(self.model, choices), Stages(self.parts, None)
+        with torch.inference_mode(), self.parts.use(TOKENIZER) as tokenizer:
             codes = tokenize(tokenizer, [image])[0].codes
             return self._draw([Candidate(0.0, 0, codes, len(codes), 0)], settings, stages)[0]
 
-    @contextmanager
-    def _computing(self) -> Iterator[None]:
-        kind = self.device.device.type
-        reduced = torch.float32 != COMPUTE_DTYPE
-        with torch.inference_mode(), torch.autocast(kind, dtype=COMPUTE_DTYPE if reduced else None, enabled=reduced):
-            yield
-
-    def _read(
+    def _plan(
         self,
-        history: Sequence[Image.Image],
-        reference: Image.Image | None,
+        history: int,
+        has_reference: bool,
         words: str,
+        titles: Sequence[str],
         settings: Settings,
-        stages: Stages,
-    ) -> _Inputs:
-        if not history or (reference is None and not words.strip()):
+        draws: bool,
+        failed: Plan | None = None,
+    ) -> Plan:
+        demand = demand_of(self.model, self.text, settings, history, has_reference, words, titles, draws)
+        return plan_for(self.model, demand, self._chosen, self.budget, failed)
+
+    def _within_memory(
+        self, asked: Asked, settings: Settings, draws: bool, work: Callable[[], R]
+    ) -> tuple[R, tuple[str, ...]]:
+        """Do ``work`` by a plan, if the model needs one; out of memory, by the next smaller one, and say so."""
+        if not asked.history or (asked.reference is None and not asked.words.strip()):
             raise InputError("there is nothing to go by", "give liked images, and a reference or words")
-        given = [*history] if reference is None else [*history, reference]
+        failed: Plan | None = None
+        told: list[str] = []
+        while True:
+            if needs_plan(self.model, self.budget):
+                given = len(asked.history), asked.reference is not None, asked.words, asked.titles
+                plan = self._plan(*given, settings, draws, failed)
+                self.parts.follow(plan, device_of(plan, self._chosen))
+            try:
+                with torch.inference_mode():
+                    return work(), tuple(told)
+            except torch.OutOfMemoryError:
+                failed = self.parts.plan
+                if failed is None:
+                    raise
+            # Outside the handler: the error holds on to every tensor of what failed.
+            told.append(f"{failed.device} ran out of memory; began again by a smaller plan")
+
+    def _personalize(self, asked: Asked, settings: Settings, stages: Stages) -> Outcome:
+        inputs = self._read(asked, settings, stages)
+        with stages("mask", len(settings.dials)):
+            masks = self._mask(inputs, settings)
+            self.parts.enter("slots")
+            slots = self._slots(masks, settings)
+        codes = self._imagine(inputs, asked.titles, masks, slots, settings, stages)
+        candidates = self._record(inputs, masks, codes, settings)
+        rater: Rater = FreeRater(self.parts) if self.spec.scorer is None else LearnedRater(self.parts, self.text)
+        with stages("prescore", len(candidates)):
+            rated = rater.prescore(inputs, [candidate.codes for candidate in candidates])
+        candidates = [
+            replace(candidate, prescore=score, prescore_parts=parts)
+            for candidate, (score, parts) in zip(candidates, rated, strict=True)
+        ]
+        candidates, best = shortlist(candidates, settings.drawings)
+        images = self._draw([candidates[place] for place in best], settings, stages)
+        scores = []
+        if rater.sees_pixels:
+            with stages("score", len(images)):
+                scores = rater.score(inputs, images)
+        for place, (score, parts) in zip(best, scores, strict=False):
+            candidates[place] = replace(candidates[place], score=score, score_parts=parts)
+        candidates, order = rank(candidates, best, settings.count)
+        by_place = dict(zip(best, images, strict=True))
+        told = self._warnings(asked.words, settings, rater.sees_pixels)
+        return Outcome(
+            drawn=[Drawing(by_place[place], candidates[place]) for place in order],
+            candidates=tuple(candidates),
+            history_tokens=self._history_masks(inputs, masks),
+            settings=settings,
+            stages=stages.timings(),
+            warnings=(*told, *warnings_of(candidates, settings.count)),
+        )
+
+    def _masks(self, asked: Asked, settings: Settings, stages: Stages) -> MaskOutcome:
+        inputs = self._read(asked, settings, stages)
+        with stages("mask", len(settings.dials)):
+            masks = self._mask(inputs, settings)
+        return MaskOutcome(self._history_masks(inputs, masks), self._reference_masks(inputs, masks, settings), settings)
+
+    def _read(self, asked: Asked, settings: Settings, stages: Stages) -> Inputs:
+        given = [*asked.history] if asked.reference is None else [*asked.history, asked.reference]
         with stages("read the images", len(given)), self.parts.use(TOKENIZER) as tokenizer:
             tokens = tokenize(tokenizer, given)
-        if reference is not None:
-            self._check_length(tokens[:-1], words, settings)
-            return _Inputs(tokens[:-1], tokens[-1], words, True)
-        self._check_length(tokens, words, settings)
-        prompt = word_prompt(self.text, self.spec, [], words, with_reference=False)
-        with stages("imagine a reference", 1), self.parts.use(BASE) as model, self.parts.use(TOKENIZER) as tokenizer:
-            stream = _stream(settings.seed, "reference")
-            imagined = drawn_tokens(tokenizer, imagine_reference(model, self.spec, prompt, stream, settings.sampling))
-            tokens = [as_drawn(tokenizer, each) for each in tokens]
-        return _Inputs(tokens, imagined, words, False)
+            # What a plan evicts next must not be held here.
+            del tokenizer
+        if asked.reference is not None:
+            history, reference = tokens[:-1], tokens[-1]
+            self._check_length(history, asked, settings)
+        else:
+            self._check_length(tokens, asked, settings)
+            history, reference = self._imagine_reference(tokens, asked.words, settings, stages)
+        return Inputs(asked.history, asked.reference, history, reference, asked.words)
 
-    def _check_length(self, history: Sequence[ImageTokens], words: str, settings: Settings) -> None:
-        prompt = word_prompt(self.text, self.spec, history, words, with_reference=True, emotion=settings.emotion)
+    def _imagine_reference(
+        self, history: list[ImageTokens], words: str, settings: Settings, stages: Stages
+    ) -> tuple[list[ImageTokens], ImageTokens]:
+        """The reference that the base model draws, and the history in features that compare with it."""
+        prompt = reference_prompt(self.text, self.spec, words)
+        sampling = reference_sampling(self.spec, settings.sampling)
+        stream = _stream(settings.seed, "reference")
+        with stages("imagine a reference", 1):
+            with self.parts.language(aligned=False) as model:
+                codes = imagine_reference(model, self.spec, prompt, stream, sampling)
+                del model
+            with self.parts.use(QUANTIZER) as quantizer:
+                return [as_drawn(quantizer, each) for each in history], drawn_tokens(quantizer, codes)
+
+    def _check_length(self, history: Sequence[ImageTokens], asked: Asked, settings: Settings) -> None:
+        prompt = word_prompt(self.text, self.spec, history, asked.words, settings, asked.titles)
         most = self.spec.language.max_positions
         if len(prompt.ids) + settings.sampling.maximum_tokens > most:
             raise UsageError(
@@ -231,8 +273,8 @@ class Session:
                 "give fewer words or history images, or a smaller --max-tokens",
             )
 
-    def _mask(self, inputs: _Inputs, settings: Settings) -> DialMasks:
-        with self.parts.use(MASK_GENERATOR) as generator, self.parts.use(self._language(settings)) as model:
+    def _mask(self, inputs: Inputs, settings: Settings) -> DialMasks:
+        def decided(generator: MaskGenerator | None, embedding: nn.Module | None) -> DialMasks:
             return decide_masks(
                 settings.mask,
                 inputs.history,
@@ -242,27 +284,40 @@ class Session:
                 history_alpha=settings.history_mask,
                 seed=settings.seed,
                 generator=generator,
-                embedding=model.get_input_embeddings(),
+                embedding=embedding,
             )
+
+        if settings.mask != "learned":
+            return decided(None, None)
+        with self.parts.use(MASK_GENERATOR) as generator, self.parts.use(EMBEDDING) as embedding:
+            return decided(generator, embedding)
 
     def _slots(self, masks: DialMasks, settings: Settings) -> Tensor:
         parts, own = self.parts, ADAPTER if settings.aligned else BASE_ADAPTER
-        with parts.use(TOKENIZER) as tokenizer, parts.use(DECODER) as decoder, parts.use(own) as adapter:
-            return reference_slots(masks, self.spec, tokenizer.quantizer, decoder, adapter)
+        with parts.use(QUANTIZER) as quantizer, parts.use(DECODER) as decoder, parts.use(own) as adapter:
+            return reference_slots(masks, self.spec, quantizer, decoder, adapter)
 
     def _imagine(
-        self, inputs: _Inputs, masks: DialMasks, slots: Tensor, settings: Settings, stages: Stages
+        self,
+        inputs: Inputs,
+        titles: Sequence[str],
+        masks: DialMasks,
+        slots: Tensor,
+        settings: Settings,
+        stages: Stages,
     ) -> list[tuple[int, ...]]:
-        words, emotion = inputs.words, settings.emotion
-        asked = word_prompt(self.text, self.spec, inputs.history, words, with_reference=True, emotion=emotion)
+        asked = word_prompt(self.text, self.spec, inputs.history, inputs.words, settings, titles)
         streams = [_stream(settings.seed, "imagine", settings.dials[dial], sample) for dial, sample in settings.tries]
-        rows = [dial for dial, _ in settings.tries]
-        with stages("imagine", len(rows)), self.parts.use(self._language(settings)) as model:
-            drawn = imagine(model, self.spec, asked, masks, slots, rows, streams, settings.sampling)
+        dials = [dial for dial, _ in settings.tries]
+        sampling = settings.sampling
+        sequences = sampling.beams * (1 if sampling.guidance == 1.0 else 2)
+        rows = sequences * self.parts.rows("imagine", max(1, LANGUAGE_ROWS // sequences))
+        with stages("imagine", len(dials)), self.parts.language(settings.aligned) as model:
+            drawn = imagine(model, self.spec, asked, masks, slots, dials, streams, sampling, rows)
         return [tuple(self.spec.vocabulary.to_code(token) for token in each.token_ids) for each in drawn]
 
     def _record(
-        self, inputs: _Inputs, masks: DialMasks, codes: Sequence[tuple[int, ...]], settings: Settings
+        self, inputs: Inputs, masks: DialMasks, codes: Sequence[tuple[int, ...]], settings: Settings
     ) -> list[Candidate]:
         seen = self._reference_masks(inputs, masks, settings)
         return drop_repeats(
@@ -279,53 +334,37 @@ class Session:
             ]
         )
 
-    def _prescore(
-        self, inputs: _Inputs, candidates: Sequence[Candidate], stages: Stages
-    ) -> tuple[Wanted, list[Candidate]]:
-        with stages("prescore", len(candidates)), self.parts.use(SCORER) as scorer:
-            history = self._condition([tokens.codes for tokens in inputs.history]).context
-            reference = self._condition([inputs.reference.codes]).context if inputs.reference_given else None
-            wanted = wanted_of(scorer, self.text, history, reference, inputs.words)
-            rated = rate(scorer, self._condition([candidate.codes for candidate in candidates]).context, wanted)
-        return wanted, [
-            replace(candidate, prescore=score, prescore_parts=parts)
-            for candidate, (score, parts) in zip(candidates, rated, strict=True)
-        ]
-
     def _draw(self, candidates: Sequence[Candidate], settings: Settings, stages: Stages) -> list[Image.Image]:
         streams = [_stream(settings.seed, "draw", each.dial, each.sample) for each in candidates]
         with stages("draw", len(candidates)):
-            wanted = self._condition([candidate.codes for candidate in candidates])
+            wanted = condition_of(self.parts, [candidate.codes for candidate in candidates])
+            at_once = self.parts.rows("draw", IMAGES_AT_ONCE)
             with self.parts.use(UNET) as unet:
                 latents = draw_latents(
-                    unet, self.spec.diffusion, wanted, streams, steps=settings.steps, guidance=settings.guidance
+                    unet,
+                    self.spec.diffusion,
+                    wanted,
+                    streams,
+                    steps=settings.steps,
+                    guidance=settings.guidance,
+                    size=settings.size,
+                    at_once=at_once,
                 )
             with self.parts.use(VAE) as vae:
-                return to_images(vae, latents)
+                return to_images(vae, latents, at_once)
 
-    def _score(self, images: Sequence[Image.Image], wanted: Wanted, stages: Stages) -> list[tuple[float, ScoreParts]]:
-        with stages("score", len(images)):
-            with self.parts.use(TOKENIZER) as tokenizer:
-                codes = [tokens.codes for tokens in tokenize(tokenizer, images)]
-            with self.parts.use(SCORER) as scorer:
-                return rate(scorer, self._condition(codes).context, wanted)
-
-    def _condition(self, codes: Sequence[Sequence[int]]) -> DecodedCondition:
-        with self.parts.use(TOKENIZER) as tokenizer, self.parts.use(DECODER) as decoder:
-            return condition(decoder, tokenizer.quantizer, codes)
-
-    def _history_masks(self, inputs: _Inputs, masks: DialMasks) -> tuple[TokenMask, ...]:
+    def _history_masks(self, inputs: Inputs, masks: DialMasks) -> tuple[TokenMask, ...]:
         return tuple(masks.image_mask(tokens, image) for image, tokens in enumerate(inputs.history, start=1))
 
-    def _reference_masks(self, inputs: _Inputs, masks: DialMasks, settings: Settings) -> tuple[TokenMask, ...]:
+    def _reference_masks(self, inputs: Inputs, masks: DialMasks, settings: Settings) -> tuple[TokenMask, ...]:
         return tuple(masks.image_mask(inputs.reference, 0, dial) for dial in range(len(settings.dials)))
 
-    def _word_warnings(self, words: str, settings: Settings) -> tuple[str, ...]:
-        known = known_words(self.folder.path)
-        return word_warnings(self.spec.name, self.text, known, words, settings.emotion)
-
-    def _language(self, settings: Settings) -> Part[LlamaForCausalLM]:
-        return ALIGNED if settings.aligned else BASE
+    def _warnings(self, words: str, settings: Settings, pixels_seen: bool) -> tuple[str, ...]:
+        known = known_words(self.model.path)
+        told = list(word_warnings(settings.wording, self.text, known, words, settings.emotion, settings.title))
+        if self.model.mapped and settings.mask == "learned":
+            told.append(UNTRAINED_MASK)
+        return tuple(told if pixels_seen else [*told, NO_CLIP])
 
 
 def _stream(seed: int, *names: object) -> torch.Generator:

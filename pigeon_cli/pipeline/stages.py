@@ -14,7 +14,7 @@ Progress = Callable[[str, int, int], None]
 
 
 class Stages:
-    """The clock of one call; time spent on loading parts is a stage of its own."""
+    """The clock of one call; what a plan loads for a stage is loaded as it begins, and is a stage of its own."""
 
     def __init__(self, parts: Parts, progress: Progress | None) -> None:
         self._parts, self._progress = parts, progress
@@ -25,6 +25,7 @@ class Stages:
     def __call__(self, name: str, total: int) -> Iterator[None]:
         """Count the body's seconds under ``name``; ``total`` is the amount of work for the watcher."""
         self._tell(name, 0, total)
+        self._parts.enter(name)
         started, loading = time.perf_counter(), self._parts.seconds
         yield
         spent = time.perf_counter() - started - (self._parts.seconds - loading)

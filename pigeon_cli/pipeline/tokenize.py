@@ -10,11 +10,10 @@ from PIL import Image
 from torch import Tensor
 
 from pigeon_cli.core.vocabulary import Vocabulary
+from pigeon_cli.engine.stage_bytes import IMAGES_AT_ONCE
 from pigeon_cli.history.preprocess import to_pixels
+from pigeon_cli.models.quantizer import Quantizer
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
-
-IMAGES_AT_ONCE = 16
-"""Bounds memory; results do not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +44,12 @@ def tokenize(tokenizer: VisualTokenizer, images: Sequence[Image.Image]) -> list[
     return tokens
 
 
-def drawn_tokens(tokenizer: VisualTokenizer, codes: Sequence[int]) -> ImageTokens:
+def drawn_tokens(quantizer: Quantizer, codes: Sequence[int]) -> ImageTokens:
     """Tokens of codes that the language model drew; their features are the code vectors (:func:`as_drawn`)."""
-    row = torch.tensor(list(codes), device=tokenizer.quantizer.embedding.weight.device)
-    return ImageTokens(tuple(codes), (), tokenizer.quantizer.lookup(row))
+    row = torch.tensor(list(codes), device=quantizer.embedding.weight.device)
+    return ImageTokens(tuple(codes), (), quantizer.lookup(row))
 
 
-def as_drawn(tokenizer: VisualTokenizer, tokens: ImageTokens) -> ImageTokens:
+def as_drawn(quantizer: Quantizer, tokens: ImageTokens) -> ImageTokens:
     """The same tokens with code vectors for features, comparable with those of :func:`drawn_tokens`."""
-    return ImageTokens(tokens.codes, tokens.patches, drawn_tokens(tokenizer, tokens.codes).features)
+    return ImageTokens(tokens.codes, tokens.patches, drawn_tokens(quantizer, tokens.codes).features)

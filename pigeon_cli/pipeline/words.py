@@ -33,17 +33,25 @@ def word_warnings(
     known: frozenset[str] | None,
     words: str,
     emotion: str,
+    title: str = "",
 ) -> tuple[str, ...]:
-    """Sentences about ``words`` that the model has never seen, and about an ``emotion`` that its wording leaves out."""
+    """Sentences about ``words`` that the model has never seen, and about an ``emotion`` or ``title`` that its wording,
+    called ``model`` like the model itself, leaves out."""
     told = []
     if unknown := _unknown(text, known, words):
         named = ", ".join(unknown[:MOST_NAMED])
         more = f" and {len(unknown) - MOST_NAMED} more" if len(unknown) > MOST_NAMED else ""
         told.append(f"the model {model} does not know these words: {named}{more}")
-    template = prompt_template(model)
-    if emotion and render(template, {"emotion": emotion}) == render(template, {}):
-        told.append(f"the model {model} does not use --emotion: its prompt has no place for it")
+    for name, value in (("emotion", emotion), ("title", title)):
+        if value and not has_place(model, name):
+            told.append(f"the model {model} does not use --{name}: its prompt has no place for it")
     return tuple(told)
+
+
+def has_place(wording: str, name: str) -> bool:
+    """Whether a wording uses the value ``name``."""
+    template = prompt_template(wording)
+    return render(template, {name: "x"}) != render(template, {})
 
 
 def _unknown(text: sentencepiece.SentencePieceProcessor, known: frozenset[str] | None, words: str) -> list[str]:

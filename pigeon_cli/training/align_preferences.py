@@ -18,7 +18,7 @@ from pigeon_cli.training.stages import frozen_tokenizer, text_processor
 from pigeon_cli.training.tasks.preferences import BETA, PreferencesTask, split_pairs
 from pigeon_cli.weights.alignment_folder import with_alignment
 from pigeon_cli.weights.checkpoint import sha256_of
-from pigeon_cli.weights.store import ALIGNED_PARTS, ModelFolder, find_model
+from pigeon_cli.weights.store import ALIGNED_PARTS, ModelFolder, find_folder
 
 
 def align_preferences(pairs: Path, options: AlignOptions, say: Callable[[str], None]) -> dict[str, float]:
@@ -28,7 +28,7 @@ def align_preferences(pairs: Path, options: AlignOptions, say: Callable[[str], N
     say(f"preferences: {device.reason}, {torch.get_num_threads()} threads")
     if options.alignment is not None and options.alignment.resolve() == options.out.resolve():
         raise UsageError("--out would overwrite the alignment that it begins from", "choose another folder with --out")
-    folder = with_alignment(find_model(options.model), options.alignment)
+    folder = with_alignment(find_folder(options.model), options.alignment)
     read = read_pairs(pairs, folder.spec)
     held_out, train = split_pairs(read)
     say(f"preferences: {len(train)} pairs, {len(held_out)} held out")

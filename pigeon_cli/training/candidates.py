@@ -56,7 +56,7 @@ class CandidateSource:
 
     def __init__(self, parts: Parts, text: sentencepiece.SentencePieceProcessor, settings: CandidateSettings) -> None:
         self.parts, self.text, self.settings = parts, text, settings
-        self.spec: ModelSpec = parts.folder.spec
+        self.spec: ModelSpec = parts.model.spec
 
     @torch.inference_mode()
     def candidates(self, requests: Sequence[TasteRequest]) -> list[tuple[tuple[int, ...], tuple[ScoredCandidate, ...]]]:
@@ -91,7 +91,7 @@ class CandidateSource:
         parts, spec = self.parts, self.spec
         with parts.use(TOKENIZER) as tokenizer, parts.use(DECODER) as decoder, parts.use(ADAPTER) as adapter:
             slots = torch.cat([reference_slots(mask, spec, tokenizer.quantizer, decoder, adapter) for mask in masks])
-        asked = [word_prompt(self.text, spec, one.history, one.words, with_reference=True) for one in requests]
+        asked = [word_prompt(self.text, spec, one.history, one.words) for one in requests]
         kept = [mask.keep[0, mask.layout.types[0] != REFERENCE] for mask in masks]
         streams = [
             torch.Generator().manual_seed(stream_seed(self.settings.seed, "pairs", request.number, place))

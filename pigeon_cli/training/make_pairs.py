@@ -21,7 +21,7 @@ from pigeon_cli.training.stages import text_processor
 from pigeon_cli.training.taste_requests import RequestSource
 from pigeon_cli.weights.alignment_folder import with_alignment
 from pigeon_cli.weights.checkpoint import sha256_of
-from pigeon_cli.weights.store import ALIGNED_PARTS, ModelFolder, find_model
+from pigeon_cli.weights.store import ALIGNED_PARTS, ModelFolder, find_folder
 
 REQUESTS: Final = 1500
 """Of the icon dataset, whose requests never end (RECIPE.md point 9)."""
@@ -54,7 +54,7 @@ class PairOptions:
 def make_pairs(options: PairOptions, say: Callable[[str], None]) -> dict[str, float]:
     """Append pairs to ``options.out`` until every request has had its turn; returns what there is to count."""
     device = choose_device(options.device)
-    folder = with_alignment(find_model(options.model), options.alignment)
+    folder = with_alignment(find_folder(options.model), options.alignment)
     source = open_requests(options.data, device, options.seed, folder.spec, options.split, say)
     settings = settings_of(options, folder.spec)
     if settings.score == "answer" and not source.has_answers:

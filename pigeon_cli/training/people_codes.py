@@ -14,10 +14,11 @@ import torch
 
 from pigeon_cli.core.errors import InputError
 from pigeon_cli.core.randomness import stream_seed
+from pigeon_cli.engine.stage_bytes import IMAGES_AT_ONCE
 from pigeon_cli.history.intake import load_image
 from pigeon_cli.history.preprocess import to_rgb
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
-from pigeon_cli.pipeline.tokenize import IMAGES_AT_ONCE, ImageTokens, tokenize
+from pigeon_cli.pipeline.tokenize import ImageTokens, tokenize
 from pigeon_cli.training.candidates import TasteRequest
 from pigeon_cli.training.data.interactions import People, Window
 from pigeon_cli.training.sequences import CodedRequest

@@ -45,9 +45,13 @@ def read_part(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def load_part(module: nn.Module, path: Path, ignored: frozenset[str] = frozenset()) -> None:
-    """Copy a weights file into ``module`` (any dtype to the module's own); strict as :func:`load_tensors`."""
-    load_tensors(module.state_dict(), read_part(path), path, ignored)
+def load_part(module: nn.Module, path: Path, ignored: frozenset[str] = frozenset(), start: str = "") -> None:
+    """Copy a weights file into ``module`` (any dtype to the module's own); strict as :func:`load_tensors`.
+
+    Only keys that begin with ``start`` count, without it.
+    """
+    found = {key.removeprefix(start): tensor for key, tensor in read_part(path).items() if key.startswith(start)}
+    load_tensors(module.state_dict(), found, path, ignored)
 
 
 def load_tensors(

@@ -60,6 +60,31 @@ class KeyMap:
         return None
 
 
+@dataclass(frozen=True)
+class _Stretch(KeyMap):
+    """The keys of ours that begin with ``start``, without it."""
+
+    start: str = ""
+
+    def place(self, published: str) -> Target | Ignored | None:
+        found = super().place(published)
+        if not isinstance(found, Target):
+            return found
+        if not found.key.startswith(self.start):
+            return Ignored("belongs to another piece of the part")
+        return Target(found.part, found.key.removeprefix(self.start))
+
+    def published(self, key: str) -> str | None:
+        return super().published(self.start + key)
+
+
+def starting(keymap: KeyMap, start: str) -> KeyMap:
+    """``keymap`` for those keys of ours alone that begin with ``start``, which is taken off."""
+    if not start:
+        return keymap
+    return _Stretch(keymap.part, keymap.files, keymap.prefixes, keymap.ignored, keymap.former_names, start)
+
+
 _NOT_ON_THE_PATH = "the tokenizer reads the raw output of the last block (NOTES 2.2)"
 
 ENCODER = KeyMap(
@@ -115,6 +140,13 @@ MASK_GENERATOR = KeyMap("mask_generator", ("mask_generator/model", "mask_generat
 ADAPTER = KeyMap("adapter", ("adapter/model", "adapter/pytorch_model"))
 LORA = KeyMap("lora", ("adapter_model",))
 """Inside the folder that holds ``adapter_config.json``."""
+
+CLIP = KeyMap(
+    "clip",
+    ("model", "pytorch_model"),
+    ignored={r"(text_model|vision_model)\.embeddings\.position_ids": "counted up; saved by older transformers"},
+)
+"""Inside the folder of the CLIP model that compares drawn pixels."""
 
 ALIGNMENT_FILES = (MASK_GENERATOR, ADAPTER, LORA)
 """What a published alignment is made of, one folder each."""

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Final, cast
 
+from accelerate import init_empty_weights
 from torch import nn
 
 from pigeon_cli.core.configs import ModelSpec
 from pigeon_cli.core.errors import WeightsError
-from pigeon_cli.weights.keymaps import MODEL_FILES
+from pigeon_cli.core.records import ModelRecord, WeightsFile
+from pigeon_cli.weights.checkpoint import sha256_of
+from pigeon_cli.weights.keymaps import CLIP, LORA, MODEL_FILES, Target, starting
+from pigeon_cli.weights.manifest import NAME, read_manifest
 from pigeon_cli.weights.official_spec import CONFIGS, folder_spec
 from pigeon_cli.weights.published import Source, assign, find_files
-from pigeon_cli.weights.published_alignment import Alignment, merge_lora
+from pigeon_cli.weights.published_alignment import Alignment, check_settings, find_alignment, merge_lora
+from pigeon_cli.weights.store import DOWNLOADED
+from pigeon_cli.weights.store import is_official as is_official
+from pigeon_cli.weights.stored_model import M, TensorFile
 
-M = TypeVar("M")
-"""A module; not bound to ``nn.Module``, since a type checker cannot see what diffusers' classes descend from."""
+HASHED_BELOW: Final = 64 * 2**20
+"""Larger files are not read for the report: their hash is that of the download, or is not known."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,9 @@ class OfficialFolder:
 
     path: Path
     alignment: Alignment | None = None
+    scenario: str = DOWNLOADED[0]
+    """What the alignment was trained for: the wording that is taken when nobody asks for another."""
+    clip: Path | None = None
 
     @cached_property
     def spec(self) -> ModelSpec:
@@ -39,8 +50,63 @@ class OfficialFolder:
     def text_model(self) -> Path:
         return self.path / "language_model" / "tokenizer.model"
 
+    @property
+    def wordings(self) -> tuple[str, ...]:
+        return (self.scenario, *(name for name in DOWNLOADED if name != self.scenario))
+
+    @property
+    def mapped(self) -> bool:
+        return True
+
+    def tensor_files(self, part: str) -> list[TensorFile]:
+        return [TensorFile(path, _our_key(source)) for source in self.sources(part) for path in source.files.shards]
+
+    def fill(self, part: str, build: Callable[[], M], start: str = "") -> M:
+        """The module is built without weights and gets the mapped tensors as they are."""
+        if part == LORA.part:
+            check_settings(self.aligned, self.spec.language)
+        with init_empty_weights(include_buffers=False):
+            module = build()
+        sources = [Source(starting(source.keymap, start), source.files) for source in self.sources(part)]
+        assign(cast(nn.Module, module), sources)
+        return module
+
+    def aligned_by(self, folder: Path) -> OfficialFolder:
+        return replace(self, alignment=find_alignment(folder))
+
+    def record(self) -> ModelRecord:
+        return ModelRecord(self.spec.name, tuple(self._known(path) for path in dict.fromkeys(self._files())))
+
+    def _files(self) -> Iterator[Path]:
+        yield from (self.path / name for name in CONFIGS)
+        yield self.text_model
+        sources = [Source(entry, find_files(self.path, entry.files)) for entry in MODEL_FILES]
+        if self.alignment is not None:
+            yield self.alignment.lora_file
+            sources += self.alignment.sources
+        if self.clip is not None:
+            sources += self.sources(CLIP.part)
+        for source in sources:
+            yield from source.files.shards
+
+    def _known(self, path: Path) -> WeightsFile:
+        """What is known of one file: from the manifest of the folder that holds it, or by reading a small one."""
+        for folder in path.parents:
+            if manifest := read_manifest(folder / NAME):
+                name, size = path.relative_to(folder).as_posix(), path.stat().st_size
+                for file in manifest.files:
+                    if (file.path, file.bytes) == (name, size):
+                        return WeightsFile(f"{folder.name}/{name}", file.sha256, "download")
+                break
+        name = path.relative_to(self.path).as_posix() if path.is_relative_to(self.path) else "/".join(path.parts[-2:])
+        if path.stat().st_size <= HASHED_BELOW:
+            return WeightsFile(name, sha256_of(path))
+        return WeightsFile(name, None, "nothing")
+
     def sources(self, part: str) -> list[Source]:
         """The files that make up ``part``; raises :class:`WeightsError` where only an alignment could have it."""
+        if part == CLIP.part and self.clip is not None:
+            return [Source(CLIP, find_files(self.clip, CLIP.files))]
         found = [Source(entry, find_files(self.path, entry.files)) for entry in MODEL_FILES if entry.part == part]
         return found or [self.aligned.source(part)]
 
@@ -61,11 +127,6 @@ class OfficialFolder:
         return self.alignment
 
 
-def is_official(path: Path) -> bool:
-    """Whether ``path`` is laid out as the published model, complete or not."""
-    return (path / "language_model").is_dir() and (path / "visual_tokenizer").is_dir()
-
-
 def load_official(folder: OfficialFolder, part: str, module: M) -> M:
     """Give ``module`` the mapped weights of ``part``: tokenizer, decoder, language, unet, vae, mask_generator, adapter.
 
@@ -81,3 +142,11 @@ def load_aligned_language(folder: OfficialFolder, module: M) -> M:
     load_official(folder, "language", module)
     merge_lora(cast(nn.Module, module), folder.aligned, folder.spec.language)
     return module
+
+
+def _our_key(source: Source) -> Callable[[str], str | None]:
+    def place(key: str) -> str | None:
+        found = source.keymap.place(key)
+        return found.key if isinstance(found, Target) else None
+
+    return place

@@ -69,7 +69,7 @@ def candidate(rank: int | None) -> Candidate:
 
 def find_fake_model(name: str) -> SimpleNamespace:
     """Stands for any model folder: what the command asks of it before it runs the pipeline."""
-    return SimpleNamespace(spec=SimpleNamespace(name="mini", history_size=HISTORY_LIMIT))
+    return SimpleNamespace(spec=SimpleNamespace(name="mini", history_size=HISTORY_LIMIT), mapped=False)
 
 
 @pytest.fixture

@@ -47,6 +47,7 @@ def offered(folder: Path, line: str) -> list[str]:
         ("pigeon generate --device ", ["auto", "cpu", "cuda", "mps"]),
         ("pigeon generate --order t", ["time"]),
         ("pigeon generate --model mi", ["mini"]),
+        ("pigeon generate --model st", ["sticker"]),
         ("pigeon generate --model models/", ["models/mine", "models/yours"]),
         ("pigeon generate --history-m", ["--history-mask"]),
     ],

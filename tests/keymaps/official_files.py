@@ -217,16 +217,21 @@ def write_set(folder: Path, keymap: KeyMap, spec: ModelSpec, ending: str, sharde
     return shards
 
 
-def write_model(folder: Path, ending: str = ".bin", sharded: bool = False) -> Path:
+def write_model(folder: Path, ending: str = ".bin", sharded: bool = False, spec: ModelSpec | None = None) -> Path:
     """A complete model; ``sharded`` is for the language model and the UNet, the only ones that ever are."""
-    spec = tiny_spec()
+    spec = spec or tiny_spec()
     for keymap in keymaps.MODEL_FILES:
         split = sharded and keymap in (keymaps.LANGUAGE, keymaps.UNET)
         write_set(folder, keymap, spec, ending, split)
     (folder / "language_model" / "tokenizer.model").write_bytes(b"not read here")
     (folder / OWN_SPEC).write_text(spec_text(spec), encoding="utf-8")
     language = {theirs: getattr(spec.language, ours) for theirs, ours in LANGUAGE_FIELDS.items()}
-    language |= {"model_type": "llama", "rms_norm_eps": PUBLISHED_EPSILON, "rope_scaling": None, "vocab_size": 66}
+    language |= {
+        "model_type": "llama",
+        "rms_norm_eps": PUBLISHED_EPSILON,
+        "rope_scaling": None,
+        "vocab_size": spec.vocabulary.size,
+    }
     euler = {"_class_name": "EulerDiscreteScheduler", "interpolation_type": "linear", "steps_offset": 1}
     configs: dict[str, Mapping[str, Any]] = {
         LANGUAGE_CONFIG: language,
@@ -245,18 +250,18 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def write_stage_one(checkpoint: Path, ending: str = ".bin") -> Path:
+def write_stage_one(checkpoint: Path, ending: str = ".bin", spec: ModelSpec | None = None) -> Path:
     """``mask_generator``, ``adapter`` and ``llama``, with what the trainer leaves beside them."""
     for keymap in (keymaps.MASK_GENERATOR, keymaps.ADAPTER):
-        write_set(checkpoint, keymap, tiny_spec(), ending)
-    write_lora(checkpoint / "llama", ending)
+        write_set(checkpoint, keymap, spec or tiny_spec(), ending)
+    write_lora(checkpoint / "llama", ending, spec)
     (checkpoint / "training_args.bin").write_bytes(b"never read")
     return checkpoint
 
 
-def write_lora(folder: Path, ending: str = ".bin", **changed: Any) -> Path:
+def write_lora(folder: Path, ending: str = ".bin", spec: ModelSpec | None = None, **changed: Any) -> Path:
     """A LoRA as peft saves it; ``changed`` are fields of its configuration."""
-    spec = tiny_spec()
+    spec = spec or tiny_spec()
     write_set(folder, keymaps.LORA, spec, ending)
     language = spec.language
     fields: dict[str, Any] = json.loads((MANIFESTS / "adapter_config_fields.json").read_text(encoding="utf-8"))

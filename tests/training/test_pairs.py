@@ -56,7 +56,7 @@ def test_a_batch_of_requests_draws_what_each_draws_alone(icons: Path, tiny: Mode
         masks = [source._masks(request) for request in requests]
         with parts.use(DECODER) as decoder, parts.use(ADAPTER) as adapter:
             slots = [reference_slots(mask, spec, tokenizer.quantizer, decoder, adapter) for mask in masks]
-        asked = [word_prompt(source.text, spec, one.history, one.words, with_reference=True) for one in requests]
+        asked = [word_prompt(source.text, spec, one.history, one.words) for one in requests]
 
         def streams(number: int) -> list[torch.Generator]:
             return [torch.Generator().manual_seed(100 * number + place) for place in range(len(DIALS))]

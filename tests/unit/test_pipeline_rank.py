@@ -34,3 +34,9 @@ def test_scores_rank_what_was_drawn() -> None:
     assert ranked[1].reason.startswith("won") and ranked[0].reason.startswith("lost")
     assert warnings_of(ranked, 1) == ()
     assert "1 images instead of 2" in warnings_of(ranked, 2)[0]
+
+
+def test_without_a_look_at_pixels_the_prescore_ranks() -> None:
+    ranked, order = rank(candidates(0.1, 0.9, 0.5), [1, 2], 1)
+    assert order == [1, 2]
+    assert ranked[1].reason == "won: place 1 of 2 drawn images by prescore"

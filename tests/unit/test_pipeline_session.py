@@ -13,7 +13,8 @@ from pigeon_cli.core.errors import WeightsError
 from pigeon_cli.engine.devices import choose_device
 from pigeon_cli.engine.residency import ALIGNED, BASE, TOKENIZER, Parts
 from pigeon_cli.models.lora import attach_lora, load_lora, merge_lora
-from pigeon_cli.pipeline.session import Outcome, Session
+from pigeon_cli.pipeline.outcomes import Outcome
+from pigeon_cli.pipeline.session import Session
 from pigeon_cli.weights.checkpoint import read_part, save_part
 from pigeon_cli.weights.store import ModelFolder
 from tests.tiny_model import write_tiny_model

@@ -1,0 +1,51 @@
+"""What the verbs of a session give back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from PIL import Image
+
+from pigeon_cli.core.records import Candidate, StageTiming, TokenMask
+from pigeon_cli.engine.plan import Plan
+from pigeon_cli.pipeline.settings import Settings
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One image that was drawn, and its record."""
+
+    image: Image.Image
+    candidate: Candidate
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call of :meth:`Session.personalize` made."""
+
+    drawn: list[Drawing]
+    """Every drawn candidate, best first; those with ``candidate.chosen`` are what was asked for."""
+    candidates: tuple[Candidate, ...]
+    """Every candidate, in the order in which they were tried."""
+    history_tokens: tuple[TokenMask, ...]
+    settings: Settings
+    stages: tuple[StageTiming, ...]
+    warnings: tuple[str, ...]
+    plan: Plan | None = None
+    """What was loaded when; ``None`` where the model stayed in memory as a whole."""
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """The chosen images, best first."""
+        return [drawing.image for drawing in self.drawn if drawing.candidate.chosen]
+
+
+@dataclass(frozen=True)
+class MaskOutcome:
+    """What a call of :meth:`Session.masks` decided."""
+
+    history_tokens: tuple[TokenMask, ...]
+    """One per history image; the same at every dial position."""
+    reference_tokens: tuple[TokenMask, ...]
+    """One per dial position of the settings."""
+    settings: Settings

@@ -1,0 +1,249 @@
+"""Parts by a plan: loaded and evicted when it says so, what is evicted is gone, and each precision computes."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional
+
+from pigeon_cli.core.configs import LanguageConfig
+from pigeon_cli.core.errors import MemoryBudgetError, UsageError
+from pigeon_cli.engine.conversion import KINDS, check_quantizer, convert, trim
+from pigeon_cli.engine.devices import choose_device
+from pigeon_cli.engine.plan import Device, Plan, Precision
+from pigeon_cli.engine.residency import ALIGNED, BASE, EMBEDDING, LORA, QUANTIZER, TOKENIZER, Parts
+from pigeon_cli.engine.schedule import Step
+from pigeon_cli.models.quantized import PACKED_ROWS, Int8Linear
+from pigeon_cli.pipeline.planning import Budget
+from pigeon_cli.pipeline.session import Session
+from pigeon_cli.weights import keymaps
+from pigeon_cli.weights.official import OfficialFolder, load_aligned_language
+from pigeon_cli.weights.store import find_model
+from tests.keymaps.official_files import empty, shapes_of
+from tests.published_model import write_published
+
+STATUS = Path("/proc/self/status")
+CPU = choose_device("cpu")
+SMALL = Budget(max_memory=10**9)
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> OfficialFolder:
+    found = find_model(os.fspath(write_published(tmp_path_factory.mktemp("published"))))
+    assert isinstance(found, OfficialFolder)
+    return found
+
+
+def by_hand(precision: Precision, *steps: tuple[str, str]) -> Plan:
+    taken = tuple(Step(kind, name, 0, 0, rows=1) for kind, name in steps)  # type: ignore[arg-type]
+    return Plan("cpu", precision, 0, taken, "by hand")
+
+
+def following(model: OfficialFolder, precision: Precision, *steps: tuple[str, str]) -> Parts:
+    parts = Parts(model, CPU)
+    parts.follow(by_hand(precision, *steps), CPU)
+    return parts
+
+
+def test_steps_are_taken_when_their_stage_begins(published: OfficialFolder) -> None:
+    parts = following(
+        published, Precision.BFLOAT16,
+        ("load", "tokenizer"), ("run", "see"), ("evict", "tokenizer"), ("load", "quantizer"), ("load", "lora"),
+        ("run", "draw"),
+    )  # fmt: skip
+    parts.enter("open the images")
+    assert parts.resident == ()
+    parts.enter("see")
+    assert parts.resident == ("tokenizer",)
+    with parts.use(TOKENIZER) as tokenizer, parts.use(QUANTIZER) as inside:
+        assert inside is tokenizer.quantizer
+        book = inside.embedding.weight.clone()
+        del tokenizer, inside
+    parts.enter("draw")
+    assert parts.resident == ("quantizer", "lora")
+    with parts.use(QUANTIZER) as alone:
+        assert torch.equal(alone.embedding.weight, book)
+    assert parts.rows("draw", 8) == 1
+
+
+def test_a_piece_is_read_without_the_rest_of_its_part(published: OfficialFolder) -> None:
+    parts = following(published, Precision.BFLOAT16, ("load", "embedding"), ("run", "mask"))
+    parts.enter("mask")
+    with parts.use(EMBEDDING) as table, Parts(published, CPU).use(BASE) as whole:
+        assert torch.equal(table.weight.float(), whole.get_input_embeddings().weight)
+
+
+def test_a_lora_beside_the_model_is_the_lora_folded_in(published: OfficialFolder) -> None:
+    parts = following(published, Precision.FLOAT32, ("load", "language"), ("load", "lora"), ("run", "imagine"))
+    parts.enter("imagine")
+    ids = torch.arange(40).unsqueeze(0)
+    folded = load_aligned_language(published, empty("language", published.spec)).float().eval()
+    with torch.no_grad(), parts.language(aligned=False) as model:
+        base = model(input_ids=ids).logits
+        with parts.language(aligned=True) as aligned:
+            assert aligned is model
+            changed = aligned(input_ids=ids).logits
+        assert torch.equal(model(input_ids=ids).logits, base), "nothing of the LoRA is left behind"
+        assert not torch.allclose(changed, base, atol=1e-2)
+        # Folded in, the sums are rounded to the bfloat16 of the file.
+        assert torch.allclose(changed, folded(input_ids=ids).logits, atol=0.05 * float(changed.abs().max()))
+
+
+def test_rotary_frequencies_keep_their_type(published: OfficialFolder) -> None:
+    parts = following(published, Precision.BFLOAT16, ("load", "language"), ("run", "imagine"))
+    parts.enter("imagine")
+    with parts.use(BASE) as model:
+        kinds = {name: tensor.dtype for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+    assert {kind for name, kind in kinds.items() if name.endswith("inv_freq")} == {torch.float32}
+    assert {kind for name, kind in kinds.items() if not name.endswith("inv_freq")} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(("rows", "inner", "outer"), [(1, 64, 96), (3, 64, 66), (PACKED_ROWS + 1, 64, 66), (2, 40, 33)])
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float32])
+def test_int8_layers_are_near_the_exact_ones(rows: int, inner: int, outer: int, kind: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight, values = torch.randn(outer, inner, generator=generator), torch.randn(rows, inner, generator=generator)
+    bias = torch.randn(outer, generator=generator)
+    found = Int8Linear(weight, bias, kind)(values.to(kind)).float()
+    exact = functional.linear(values, weight, bias)
+    assert found.shape == exact.shape
+    assert float((found - exact).abs().max()) < 0.03 * float(exact.abs().max())
+
+
+def test_only_linear_layers_of_the_language_model_are_quantized(published: OfficialFolder) -> None:
+    parts = following(
+        published, Precision.INT8, ("load", "language"), ("load", "tokenizer"), ("load", "lora"), ("run", "all")
+    )
+    parts.enter("all")
+    with parts.use(BASE) as model, parts.use(TOKENIZER) as tokenizer, parts.use(LORA) as lora:
+        assert not [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+        assert isinstance(model.lm_head, Int8Linear)
+        assert model.get_input_embeddings().weight.dtype == torch.bfloat16
+        assert not [name for name, each in tokenizer.named_modules() if isinstance(each, Int8Linear)]
+        assert {tensor.dtype for tensor in lora.parameters()} == {KINDS[Precision.INT8]}
+
+
+def test_nf4_needs_cuda() -> None:
+    with pytest.raises(UsageError, match="CUDA only"):
+        check_quantizer(Precision.NF4, "cpu")
+    check_quantizer(Precision.INT8, "cpu")
+
+
+def resident(kind: str = "VmRSS") -> int:
+    lines = STATUS.read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{kind}:"))
+
+
+@pytest.fixture
+def large(published: OfficialFolder, tmp_path: Path) -> Callable[[torch.dtype], OfficialFolder]:
+    """A model whose language model weighs 60 MB, in a type of choice."""
+
+    def make(kind: torch.dtype) -> OfficialFolder:
+        language = LanguageConfig(1024, 2816, 2, 8, lora_rank=3, lora_alpha=6)
+        model = OfficialFolder(tmp_path / str(kind), published.alignment)
+        vars(model)["spec"] = replace(published.spec, language=language)
+        path = model.path / "language_model" / "model.safetensors"
+        path.parent.mkdir(parents=True)
+        shapes = shapes_of(keymaps.LANGUAGE.part, model.spec)
+        save_file({key: torch.full(shape, 0.01, dtype=kind) for key, shape in shapes.items()}, path)
+        return model
+
+    return make
+
+
+@pytest.mark.skipif(not STATUS.is_file(), reason="memory is read off /proc")
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_what_is_evicted_leaves_memory_and_nothing_is_there_twice(
+    large: Callable[[torch.dtype], OfficialFolder], kind: torch.dtype
+) -> None:
+    model = large(kind)
+    size = sum(path.stat().st_size for path in model.path.rglob("*.safetensors"))
+    parts = following(
+        model, Precision.BFLOAT16, ("load", "language"), ("run", "one"), ("evict", "language"), ("run", "two")
+    )
+    ids = torch.arange(9).unsqueeze(0)
+    # What other tests have freed would go meanwhile.
+    gc.collect()
+    trim()
+    before = resident()
+    parts.enter("one")
+    with torch.no_grad(), parts.use(BASE) as module:
+        module(input_ids=ids)
+        del module
+    used = resident() - before
+    assert 0.7 * size < used < 1.5 * size
+    parts.enter("two")
+    assert resident() - before < 0.4 * size
+    assert str(model.path) not in Path("/proc/self/maps").read_text(encoding="utf-8")
+
+
+def test_conversion_leaves_what_is_right_alone() -> None:
+    layer = nn.Linear(4, 4)
+    before = layer.weight.data_ptr()
+    convert(layer, Precision.FLOAT32, torch.device("cpu"), quantized=True, mapped=False)
+    assert layer.weight.data_ptr() == before
+
+
+@pytest.fixture
+def images() -> list[Image.Image]:
+    rng = np.random.default_rng(0)
+    return [Image.fromarray(rng.integers(0, 256, (56, 56, 3), dtype=np.uint8)) for _ in range(6)]
+
+
+def test_a_tight_plan_draws_what_a_roomy_one_draws(
+    published: OfficialFolder, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pigeon_cli.pipeline.planning.measure", lambda device: Device("cpu", 10**9))
+    roomy = Session(published, CPU, SMALL)
+    drawn = roomy.personalize(images[:5], images[5], "red fox", dials=[0.5], steps=1)
+    assert drawn.plan is not None and not [step for step in drawn.plan.steps if step.kind == "evict"]
+    with pytest.raises(MemoryBudgetError) as caught:
+        Session(published, CPU, Budget(1, "bfloat16")).personalize(images[:5], images[5], "red fox", dials=[0.5])
+    least = int(caught.value.hint.split("--max-memory ")[1].split("B")[0])
+    tight = Session(published, CPU, Budget(least, "bfloat16"))
+    again = tight.personalize(images[:5], images[5], "red fox", dials=[0.5], steps=1)
+    assert again.plan is not None and [step.name for step in again.plan.steps if step.kind == "evict"]
+    assert again.plan.peak <= least
+    assert [each.codes for each in again.candidates] == [each.codes for each in drawn.candidates]
+    assert again.images[0].tobytes() == drawn.images[0].tobytes()
+
+
+def test_out_of_memory_the_next_smaller_plan_is_tried_and_told(
+    published: OfficialFolder, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pigeon_cli.pipeline.planning.measure", lambda device: Device("cpu", 10**9))
+    session = Session(published, CPU)
+    peaks: list[int] = []
+    whole = session._personalize
+
+    def fails_twice(*arguments: object) -> object:
+        assert session.parts.plan is not None
+        peaks.append(session.parts.plan.peak)
+        if len(peaks) < 3:
+            raise torch.OutOfMemoryError("no room")
+        return whole(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(session, "_personalize", fails_twice)
+    outcome = session.personalize(images[:5], images[5], "red fox", steps=1)
+    assert peaks == sorted(set(peaks), reverse=True) and len(peaks) == 3
+    assert sum("began again by a smaller plan" in warning for warning in outcome.warnings) == 2
+    assert outcome.plan is not None and outcome.plan.peak == peaks[-1]
+
+
+def test_a_model_that_is_small_is_planned_only_when_asked(images: list[Image.Image]) -> None:
+    mini = find_model("mini")
+    assert Session(mini, CPU).personalize(images[:2], images[5], dials=[0.5], samples=1, steps=1).plan is None
+    planned = Session(mini, CPU, Budget(dtype="bfloat16"))
+    outcome = planned.personalize(images[:2], images[5], dials=[0.5], samples=1, steps=1)
+    assert outcome.plan is not None and outcome.plan.precision is Precision.BFLOAT16
+    assert ALIGNED.name in planned.parts.resident
