@@ -41,6 +41,10 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoin
 RunSeed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result.")]
 
 Accumulate = Annotated[int, typer.Option(min=1, help="Batches whose gradients are averaged into one step.")]
+GradientCheckpointing = Annotated[
+    bool,
+    typer.Option("--gradient-checkpointing", help="Compute activations again instead of keeping them: less memory."),
+]
 Patience = Annotated[
     int | None,
     typer.Option(
@@ -80,6 +84,7 @@ def reconstruct(
     evaluate_every: EvaluateEvery = 500,
     accumulate: Accumulate = 1,
     patience: Patience = None,
+    gradient_checkpointing: GradientCheckpointing = False,
     looks: Looks = 40,
     cells: Cells = 384,
     seed: RunSeed = 0,
@@ -98,8 +103,9 @@ def reconstruct(
 
     own = ReconstructOptions(data, runs, target, split, looks, cells, init_from)
     options = AlignOptions(
-        model, out, None, steps, batch, learning_rate, evaluate_every, accumulate, patience, seed, device, resume
-    )
+        model, out, None, steps, batch, learning_rate, evaluate_every, accumulate, patience, seed, device, resume,
+        gradient_checkpointing,
+    )  # fmt: skip
     emit_figures(align_reconstruct(own, options, print_note))
 
 
@@ -159,6 +165,7 @@ def preferences(
     evaluate_every: EvaluateEvery = 100,
     accumulate: Accumulate = 1,
     patience: Patience = None,
+    gradient_checkpointing: GradientCheckpointing = False,
     seed: RunSeed = 0,
     device: Device = "auto",
     resume: Resume = False,
@@ -172,8 +179,9 @@ def preferences(
     from pigeon_cli.training.alignments import AlignOptions
 
     options = AlignOptions(
-        model, out, alignment, steps, batch, learning_rate, evaluate_every, accumulate, patience, seed, device, resume
-    )
+        model, out, alignment, steps, batch, learning_rate, evaluate_every, accumulate, patience, seed, device, resume,
+        gradient_checkpointing,
+    )  # fmt: skip
     emit_figures(align_preferences(pairs, options, print_note))
 
 

@@ -12,6 +12,14 @@ from pigeon_cli.core.configs import LanguageConfig
 from pigeon_cli.core.vocabulary import Vocabulary
 
 
+def recompute_activations(model: LlamaForCausalLM) -> None:
+    """Keep one activation per layer while training and compute the others again for the gradient: much less memory.
+
+    Only in training mode; losses and gradients stay what they are.
+    """
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
 def build_language_model(config: LanguageConfig, vocabulary: Vocabulary) -> LlamaForCausalLM:
     """A LLaMA with one embedding row per id of ``vocabulary``; weights are random until they are loaded."""
     return LlamaForCausalLM(

@@ -46,6 +46,7 @@ def align_preferences(pairs: Path, options: AlignOptions, say: Callable[[str], N
         pair_sheet(folder, device, held_out),
         settings.batch,
         ModelFolder(options.out),
+        options.gradient_checkpointing,
     )
     figures = run_training(task, settings, device, say)
     if is_main:

@@ -48,6 +48,7 @@ class AlignOptions:
     seed: int = 0
     device: str = "auto"
     resume: bool = False
+    gradient_checkpointing: bool = False
 
 
 def loop_settings(

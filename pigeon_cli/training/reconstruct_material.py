@@ -95,8 +95,10 @@ class IconMaterial:
             build_code_cache(tokenizer, self.batches, codes, own.looks, own.cells, self.options.seed, self.say)
 
     def task(self, settings: LoopSettings) -> TrainingTask:
+        options = self.options
         stage = StageOptions(
-            self.own.data, self.folder.path, self.runs, target=self.target, out=self.options.out
+            self.own.data, self.folder.path, self.runs, target=self.target, out=options.out,
+            gradient_checkpointing=options.gradient_checkpointing,
         )  # fmt: skip
         return build_task("reconstruct", self.folder, self.batches, stage, settings, self.device)
 
@@ -152,4 +154,5 @@ class PeopleMaterial:
             settings.batch,
             settings.steps,
             None if self.options.out is None else ModelFolder(self.options.out),
+            self.options.gradient_checkpointing,
         )

@@ -71,6 +71,8 @@ class StageOptions:
     """Only for reconstruct, a key of ``SELF_SHARES``."""
     out: Path | None = None
     """Only for reconstruct: an alignment folder instead of the model's own files."""
+    gradient_checkpointing: bool = False
+    """Only for reconstruct."""
 
 
 def run_stage(name: str, options: StageOptions, say: Callable[[str], None]) -> dict[str, float]:
@@ -161,7 +163,10 @@ def build_task(
     held_out = {"valid": coded, "planted": planted}
     requests = RequestSampler(sampler, options.target)
     out = None if options.out is None else ModelFolder(options.out)
-    return ReconstructTask(folder, tokenizer, requests, held_out, sheet, settings.batch, settings.steps, out)
+    return ReconstructTask(
+        folder, tokenizer, requests, held_out, sheet, settings.batch, settings.steps, out,
+        options.gradient_checkpointing,
+    )  # fmt: skip
 
 
 def frozen_tokenizer(folder: ModelFolder, device: DeviceChoice) -> VisualTokenizer:

@@ -31,12 +31,12 @@ from pigeon_cli.weights.store import ALIGNED_PARTS, ModelFolder
 from tests.tiny_model import write_tiny_model
 
 
-def task_of(tiny: ModelFolder, pairs_file: Path, out: Path) -> PreferencesTask:
+def task_of(tiny: ModelFolder, pairs_file: Path, out: Path, checkpointing: bool = False) -> PreferencesTask:
     device = choose_device("cpu")
     pairs = read_pairs(pairs_file, tiny.spec)
     sheet = pair_sheet(tiny, device, split_pairs(pairs)[0])
     return PreferencesTask(
-        tiny, frozen_tokenizer(tiny, device), text_processor(tiny), pairs, sheet, 6, ModelFolder(out)
+        tiny, frozen_tokenizer(tiny, device), text_processor(tiny), pairs, sheet, 6, ModelFolder(out), checkpointing
     )
 
 
@@ -60,6 +60,22 @@ def test_the_first_loss_is_ln_two(with_dropout: ModelFolder, pairs_file: Path, t
             losses = task.loss(0, random.Random(5))
         assert float(losses["loss"].detach()) == pytest.approx(math.log(2), abs=1e-5)
         assert float(losses["margin"]) == pytest.approx(0.0, abs=1e-5)
+
+
+def test_recomputed_activations_change_nothing(with_dropout: ModelFolder, pairs_file: Path, tmp_path: Path) -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        task = task_of(with_dropout, pairs_file, tmp_path, checkpointing)
+        task.language.train()
+        losses = task.loss(0, random.Random(5))
+        assert float(losses["loss"].detach()) == pytest.approx(math.log(2), abs=1e-5)
+        layers = []
+        for layer in task.language.base_model.model.model.layers:
+            layer.self_attn.register_forward_hook(lambda *_: layers.append(1))  # noqa: B023
+        losses["loss"].backward()
+        assert bool(layers) is checkpointing, "layers run again in the backward pass"
+        gradients.append({name: value.grad for name, value in task.language.named_parameters() if ".default." in name})
+    assert all(torch.allclose(gradients[0][name], gradients[1][name], atol=1e-5) for name in gradients[0])
 
 
 def test_only_the_policy_learns(tiny: ModelFolder, pairs_file: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pigeon_cli.models.adapter import Adapter
 from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
-from pigeon_cli.models.language import build_language_model
+from pigeon_cli.models.language import build_language_model, recompute_activations
 from pigeon_cli.models.lora import REFERENCE, active_adapter, add_reference_adapter, attach_lora, load_lora, lora_state
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.pipeline.prompt import pad_prompts
@@ -52,6 +52,7 @@ class PreferencesTask(TrainingTask):
         sheet: CodeSheet,
         batch: int,
         out: ModelFolder,
+        gradient_checkpointing: bool = False,
     ) -> None:
         self.folder, self.sheet, self.batch, self.out = folder, sheet, batch, out
         self.held_out, self.train = split_pairs(pairs)
@@ -59,6 +60,8 @@ class PreferencesTask(TrainingTask):
         device = tokenizer.quantizer.embedding.weight.device
         base = build_language_model(spec.language, spec.vocabulary)
         load_language(base, folder.part("language"))
+        if gradient_checkpointing:
+            recompute_activations(base)
         language = attach_lora(base, spec.language)
         load_lora(language, read_part(folder.part("lora")))
         add_reference_adapter(language, spec.language)
@@ -79,7 +82,7 @@ class PreferencesTask(TrainingTask):
         drawn = rng.sample(self.train, count) if count <= len(self.train) else rng.choices(self.train, k=count)
         hidden = self.share.of([rng.random() < 0.5 for _ in drawn])
         pairs = self.share.of(drawn)
-        self.language.eval()
+        without_dropout(self.language)
         return self._figures(self._preference(prepare_pairs(self.prompts, pairs, hidden)))
 
     def _preference(self, batch: PreparedPairs) -> PreferenceLoss:
@@ -123,6 +126,13 @@ class PreferencesTask(TrainingTask):
         save_part(self.out.part("lora"), lora_state(self.language), torch.float32)
         for name in ("adapter", "mask_generator"):
             save_part(self.out.part(name), read_part(self.folder.part(name)), torch.float32)
+
+
+def without_dropout(module: torch.nn.Module) -> None:
+    """All dropout off, in whatever mode the rest is: activations are recomputed in training mode only."""
+    for each in module.modules():
+        if isinstance(each, torch.nn.Dropout):
+            each.eval()
 
 
 def split_pairs(pairs: Sequence[PreferencePair]) -> tuple[list[PreferencePair], list[PreferencePair]]:

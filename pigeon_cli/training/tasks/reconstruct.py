@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pigeon_cli.models.adapter import Adapter
 from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
-from pigeon_cli.models.language import build_language_model
+from pigeon_cli.models.language import build_language_model, recompute_activations
 from pigeon_cli.models.lora import attach_lora, load_lora, lora_state
 from pigeon_cli.models.mask_generator import HISTORY, MaskDecision, MaskGenerator, decide
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
@@ -76,6 +76,7 @@ class ReconstructTask(TrainingTask):
         batch: int,
         steps: int,
         out: ModelFolder | None = None,
+        gradient_checkpointing: bool = False,
     ) -> None:
         self.out = out or folder
         self.least_hidden = LEAST_HIDDEN.get(folder.spec.name, 0.0)
@@ -86,6 +87,8 @@ class ReconstructTask(TrainingTask):
         self.device = tokenizer.quantizer.embedding.weight.device
         base = build_language_model(spec.language, spec.vocabulary)
         load_language(base, folder.part("language"))
+        if gradient_checkpointing:
+            recompute_activations(base)
         self.language = attach_lora(base, spec.language).to(self.device)
         self.embedding = base.get_input_embeddings()
         self.adapter = Adapter(spec.adapter).to(self.device)
