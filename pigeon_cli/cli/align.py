@@ -18,12 +18,20 @@ app = typer.Typer(help="Align a base model with personal taste.", no_args_is_hel
 
 Data = Annotated[
     Path,
-    typer.Option("--data", metavar="DIR", help="The dataset that 'pigeon train data' made."),
+    typer.Option(
+        "--data",
+        metavar="DIR|FILE",
+        help="One folder per user, a JSONL of interactions, the published .npy files, or what pigeon train data made.",
+    ),
 ]
 Model = Annotated[str, typer.Option("--model", metavar="NAME|DIR", help="The base model.")]
 Alignment = Annotated[
     Path | None,
     typer.Option("--alignment", metavar="DIR", help="The alignment of stage 1; default: the one in the model folder."),
+]
+Split = Annotated[
+    Literal["windows", "users"],
+    typer.Option(help="Your own data is split 8:1:1 by windows of six images, or by users, who are then kept apart."),
 ]
 Out = Annotated[
     Path,
@@ -59,12 +67,13 @@ def reconstruct(
         typer.Option("--runs", metavar="DIR", help="Checkpoints, metrics.jsonl, sheets and codes, one folder a stage."),
     ] = None,
     target: Annotated[
-        Literal["self", "paired", "mixed"],
+        Literal["self", "paired", "mixed"] | None,
         typer.Option(
             help="What is drawn anew: the reference itself, as in the paper; its like in the user's taste, where data "
-            "has one; or mostly the latter."
+            "has one; or mostly the latter. Default: mixed for icons, else self."
         ),
-    ] = "mixed",
+    ] = None,
+    split: Split = "windows",
     steps: Steps = None,
     batch: Batch = None,
     learning_rate: LearningRate = None,
@@ -83,10 +92,11 @@ def reconstruct(
 
     Example: pigeon align reconstruct --data data --model mini --out aligned
     """
-    from pigeon_cli.training.align_reconstruct import ReconstructOptions, align_reconstruct
+    from pigeon_cli.training.align_reconstruct import align_reconstruct
     from pigeon_cli.training.alignments import AlignOptions
+    from pigeon_cli.training.reconstruct_material import ReconstructOptions
 
-    own = ReconstructOptions(data, runs, target, looks, cells, init_from)
+    own = ReconstructOptions(data, runs, target, split, looks, cells, init_from)
     options = AlignOptions(
         model, out, None, steps, batch, learning_rate, evaluate_every, accumulate, patience, seed, device, resume
     )
@@ -120,6 +130,7 @@ def pairs(
     requests: Annotated[
         int | None, typer.Option(min=1, help="Requests to draw candidates for; default: 1500, or all there are.")
     ] = None,
+    split: Split = "windows",
     seed: RunSeed = 0,
     device: Device = "auto",
     debug: Debug = False,
@@ -131,7 +142,7 @@ def pairs(
     from pigeon_cli.training.make_pairs import PairOptions, make_pairs, parse_dials
 
     positions = None if dials is None else parse_dials(dials)
-    options = PairOptions(data, model, out, alignment, score, positions, requests, seed, device)
+    options = PairOptions(data, model, out, alignment, score, positions, requests, seed, device, split)
     emit_figures(make_pairs(options, print_note))
 
 

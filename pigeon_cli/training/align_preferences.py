@@ -10,8 +10,8 @@ import torch
 from pigeon_cli.core.errors import UsageError
 from pigeon_cli.engine.devices import choose_device
 from pigeon_cli.training.alignments import RUN_FOLDER, AlignOptions, begin, finish, loop_settings, origin, recorded
+from pigeon_cli.training.code_sheet import pair_sheet
 from pigeon_cli.training.loop import run_training
-from pigeon_cli.training.pair_sheet import PairSheet
 from pigeon_cli.training.pairs import read_pairs
 from pigeon_cli.training.processes import Processes, own_device
 from pigeon_cli.training.stages import frozen_tokenizer, text_processor
@@ -43,7 +43,7 @@ def align_preferences(pairs: Path, options: AlignOptions, say: Callable[[str], N
         frozen_tokenizer(folder, device),
         text_processor(folder),
         read,
-        PairSheet(folder, device, held_out),
+        pair_sheet(folder, device, held_out),
         settings.batch,
         ModelFolder(options.out),
     )

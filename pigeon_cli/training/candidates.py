@@ -166,6 +166,8 @@ def continue_prompts(
 def closeness(scorer: Scorer, drawn: Tensor, answer: Tensor) -> list[float]:
     """How near contexts [B, Q, C] of drawings are to that of the right answer [1, Q, C]: a mean of three cosines.
 
+    A departure from the paper, whose users have no right answer: what it prefers is nearest to the history. ``mini`` is
+    trained on icons, where the meaning asked for exists in the user's style (DESIGN.md section 3).
     Of meaning and of style by the scorer's heads, and of the contexts themselves, place by place, once their values
     are brought to one size.
     """

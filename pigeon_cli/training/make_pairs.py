@@ -47,13 +47,15 @@ class PairOptions:
     requests: int | None = None
     seed: int = 0
     device: str = "auto"
+    split: str = "windows"
+    """How people's own data is split: by windows, or users kept apart."""
 
 
 def make_pairs(options: PairOptions, say: Callable[[str], None]) -> dict[str, float]:
     """Append pairs to ``options.out`` until every request has had its turn; returns what there is to count."""
     device = choose_device(options.device)
     folder = with_alignment(find_folder(options.model), options.alignment)
-    source = open_requests(options.data, device, options.seed, folder.spec)
+    source = open_requests(options.data, device, options.seed, folder.spec, options.split, say)
     settings = settings_of(options, folder.spec)
     if settings.score == "answer" and not source.has_answers:
         raise UsageError(f"{options.data} holds no right answers", "use --score both or --score history")

@@ -123,7 +123,10 @@ def begin_pairs(path: Path, settings: Mapping[str, Any]) -> int:
         with path.open("r+b") as stream:
             stream.truncate(len(whole))
     lines = whole.splitlines()
-    return int(json.loads(lines[-1])["request"]) if lines else -1
+    try:
+        return int(json.loads(lines[-1])["request"]) if lines else -1
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"the last line of {path} is no preference pair: {error}", "delete it, and go on") from error
 
 
 def _lines(path: Path) -> list[str]:

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 import pigeon_cli
 from pigeon_cli.cli.main import app
+from pigeon_cli.core.errors import UsageError
 from pigeon_cli.engine.devices import DeviceChoice
 from pigeon_cli.weights.store import ModelFolder
 
@@ -90,6 +91,13 @@ def test_a_killed_run_ends_like_an_undisturbed_one(
     first, second = (load_file(tmp_path / side / "lora.safetensors") for side in ("whole", "killed"))
     assert all(torch.allclose(first[key], second[key], atol=1e-6) for key in first)
     assert (tmp_path / "killed" / "run" / "curves.png").is_file()
+
+
+def test_the_bundled_model_is_not_written_to(icons: Path, tmp_path: Path) -> None:
+    words = ["align", "reconstruct", "--data", str(icons), "--model", "mini", "--runs", str(tmp_path)]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == UsageError.exit_code
+    assert "--out" in result.stderr
 
 
 def test_two_processes_are_one_with_twice_the_batch(

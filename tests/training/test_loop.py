@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from pigeon_cli.core.errors import InputError
+from pigeon_cli.core.errors import InputError, UsageError
 from pigeon_cli.engine.devices import choose_device
+from pigeon_cli.training import loop
+from pigeon_cli.training.curves import HEIGHT, STROKE, WIDTH, draw_curves, read_curves
 from pigeon_cli.training.loop import LoopSettings, MovingAverage, TrainingTask, learning_rate_share, run_training
 
 
@@ -85,3 +89,92 @@ def test_learning_rate_warms_up_and_falls() -> None:
     assert shares[0] == pytest.approx(0.1)
     assert max(shares) == pytest.approx(1.0)
     assert shares[-1] < 0.03
+
+
+class Valley(TrainingTask):
+    """One number that is pulled to its batch; on held-out data it is best at 0.6, which it passes by."""
+
+    name = "valley"
+    shares = True
+
+    def __init__(self, out: Path, batch: int = 4) -> None:
+        self.model = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(self.model.weight)
+        self.modules = {"model": self.model}
+        self.out, self.batch = out, batch
+
+    def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:
+        drawn = [rng.uniform(1.5, 2.5) for _ in range(self.batch * self.share.count)]
+        return {"loss": (self.model.weight.float() - torch.tensor(self.share.of(drawn))).square().mean()}
+
+    def evaluate(self, step: int, folder: Path) -> dict[str, float]:
+        return {"valid_loss": abs(float(self.model.weight) - 0.6)}
+
+    def export(self) -> None:
+        torch.save(self.model.weight.detach().clone(), self.out)
+
+
+def descend(folder: Path, batch: int = 4, **changes: Any) -> tuple[dict[str, float], float]:
+    folder.mkdir(exist_ok=True)
+    task = Valley(folder / "weight.pt", batch)
+    chosen = dataclasses.replace(
+        settings(folder), steps=40, learning_rate=0.1, weight_decay=0.0, evaluate_every=1, **changes
+    )
+    figures = run_training(task, chosen, choose_device("cpu"), lambda text: None)
+    return figures, float(torch.load(task.out, weights_only=True))
+
+
+def test_patience_ends_a_run_and_keeps_its_best_weights(tmp_path: Path) -> None:
+    figures, weight = descend(tmp_path / "patient", patience=4)
+    assert abs(weight - 0.6) == pytest.approx(figures["valid_loss"], abs=1e-6)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "patient" / "metrics.jsonl").read_text().splitlines()]
+    assert max(steps) == figures["best_step"] + 4 < 40
+    _, last = descend(tmp_path / "impatient")
+    assert abs(last - 0.6) > abs(weight - 0.6) + 0.2
+
+
+def test_a_patient_run_that_was_broken_off_counts_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = descend(tmp_path / "whole", patience=4)
+    original = loop._Run._step
+
+    def broken(self: loop._Run, step: int) -> dict[str, Tensor]:
+        if step == 10:
+            raise KeyboardInterrupt
+        return original(self, step)
+
+    monkeypatch.setattr(loop._Run, "_step", broken)
+    with pytest.raises(KeyboardInterrupt):
+        descend(tmp_path / "broken", patience=4)
+    monkeypatch.undo()
+    assert descend(tmp_path / "broken", patience=4, resume=True) == whole
+
+
+def test_accumulated_batches_are_one_large_batch(tmp_path: Path) -> None:
+    large, weight = descend(tmp_path / "large", batch=8)
+    small, other = descend(tmp_path / "small", batch=4, accumulate=2)
+    assert other == pytest.approx(weight, abs=1e-6)
+    assert small["loss"] == pytest.approx(large["loss"], abs=1e-6)
+
+
+def test_a_task_that_does_not_share_is_not_accumulated(tmp_path: Path) -> None:
+    task = Line(tmp_path / "weights.pt")
+    with pytest.raises(UsageError, match="does not share"):
+        run_training(
+            task, dataclasses.replace(settings(tmp_path), accumulate=2), choose_device("cpu"), lambda text: None
+        )
+
+
+def test_curves_show_every_figure_once_per_step(tmp_path: Path) -> None:
+    descend(tmp_path)
+    with (tmp_path / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 40, "seconds_per_step": 1.0, "loss": 9.0}\n')
+    curves = read_curves(tmp_path / "metrics.jsonl")
+    assert curves.keys() == {"loss", "valid_loss"}
+    assert [step for step, _ in curves["loss"]] == list(range(1, 41))
+    assert curves["loss"][-1] == (40, 9.0)
+    picture = draw_curves(curves)
+    flat = draw_curves({"loss": [(1, 2.0), (2, 2.0)]})
+    assert picture.size == (3 * WIDTH, HEIGHT) == flat.size
+    left, middle, right = (picture.crop((place * WIDTH, 0, (place + 1) * WIDTH, HEIGHT)) for place in range(3))
+    assert STROKE in dict.fromkeys(left.getdata()) and STROKE in dict.fromkeys(middle.getdata())
+    assert right.getcolors() == [(WIDTH * HEIGHT, (255, 255, 255))]

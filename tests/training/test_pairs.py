@@ -49,7 +49,7 @@ def test_a_batch_of_requests_draws_what_each_draws_alone(icons: Path, tiny: Mode
     device = choose_device("cpu")
     parts, spec = Parts(tiny, device), tiny.spec
     source = CandidateSource(parts, text_processor(tiny), CandidateSettings(DIALS, "both", 3))
-    requests_of = open_requests(icons, device, 3, spec)
+    requests_of = open_requests(icons, device, 3, spec, "windows", print)
     with torch.inference_mode(), parts.use(TOKENIZER) as tokenizer, parts.use(ALIGNED) as language:
         requests = requests_of.read(tokenizer, range(5))
         assert len({len(request.history) for request in requests}) > 1

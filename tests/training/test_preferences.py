@@ -18,13 +18,14 @@ from pigeon_cli.core.configs import ModelSpec
 from pigeon_cli.core.errors import InputError, UsageError, WeightsError
 from pigeon_cli.engine.devices import choose_device
 from pigeon_cli.pipeline.prompt import IGNORED
+from pigeon_cli.training.code_sheet import pair_sheet
 from pigeon_cli.training.losses import sequence_log_probability
 from pigeon_cli.training.pair_prompts import prepare_pairs
-from pigeon_cli.training.pair_sheet import PairSheet
 from pigeon_cli.training.pairs import read_pairs
 from pigeon_cli.training.stages import frozen_tokenizer, text_processor
 from pigeon_cli.training.tasks.preferences import PreferencesTask, split_pairs
-from pigeon_cli.weights.alignment_folder import read_record
+from pigeon_cli.weights.alignment_folder import read_record, write_record
+from pigeon_cli.weights.checkpoint import save_part
 from pigeon_cli.weights.spec_file import spec_text
 from pigeon_cli.weights.store import ALIGNED_PARTS, ModelFolder
 from tests.tiny_model import write_tiny_model
@@ -33,7 +34,7 @@ from tests.tiny_model import write_tiny_model
 def task_of(tiny: ModelFolder, pairs_file: Path, out: Path) -> PreferencesTask:
     device = choose_device("cpu")
     pairs = read_pairs(pairs_file, tiny.spec)
-    sheet = PairSheet(tiny, device, split_pairs(pairs)[0])
+    sheet = pair_sheet(tiny, device, split_pairs(pairs)[0])
     return PreferencesTask(
         tiny, frozen_tokenizer(tiny, device), text_processor(tiny), pairs, sheet, 6, ModelFolder(out)
     )
@@ -165,6 +166,30 @@ def test_a_damaged_alignment_is_refused(aligned: Path, tiny: ModelFolder, tmp_pa
         result = generate(tiny, tmp_path / "out", "--alignment", str(folder))
         assert result.exit_code == WeightsError.exit_code, name
         assert name in result.stderr
+
+
+def test_an_alignment_of_other_shapes_is_refused(aligned: Path, tiny: ModelFolder, tmp_path: Path) -> None:
+    record = read_record(aligned)
+    for part in ALIGNED_PARTS:
+        folder = tmp_path / part
+        folder.mkdir()
+        for path in aligned.glob("*.safetensors"):
+            (folder / path.name).write_bytes(path.read_bytes())
+        changed = ModelFolder(folder).part(part)
+        tensors = {name: value.new_zeros(3, 5) for name, value in load_file(changed).items()}
+        save_part(changed, tensors, torch.float32)
+        write_record(folder, record)
+        result = generate(tiny, tmp_path / "out", "--alignment", str(folder))
+        assert result.exit_code == WeightsError.exit_code, part
+        assert f"{part}.safetensors" in result.stderr
+
+
+def test_inspect_mask_reads_the_alignment(aligned: Path, tiny: ModelFolder, tmp_path: Path) -> None:
+    options = ["--sample", "--model", str(tiny.path), "--out", str(tmp_path), "--device", "cpu"]
+    result = CliRunner().invoke(app, ["inspect-mask", *options, "--alignment", str(aligned)])
+    assert result.exit_code == 0, result.stderr
+    weights = json.loads((tmp_path / "masks.json").read_text())["model"]["weights"]
+    assert read_record(aligned).files["lora"] in {file["sha256"] for file in weights}
 
 
 def test_the_parent_is_never_overwritten(aligned: Path, tiny: ModelFolder, pairs_file: Path) -> None:

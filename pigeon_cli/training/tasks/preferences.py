@@ -18,10 +18,10 @@ from pigeon_cli.models.language import build_language_model
 from pigeon_cli.models.lora import REFERENCE, active_adapter, add_reference_adapter, attach_lora, load_lora, lora_state
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.pipeline.prompt import pad_prompts
+from pigeon_cli.training.code_sheet import CodeSheet
 from pigeon_cli.training.loop import LoopSettings, TrainingTask
 from pigeon_cli.training.losses import PreferenceLoss, dpo_loss
 from pigeon_cli.training.pair_prompts import PreparedPairs, prepare_pairs, recorded_keep
-from pigeon_cli.training.pair_sheet import PairSheet
 from pigeon_cli.training.pairs import PreferencePair
 from pigeon_cli.training.request_prompts import RequestPrompts
 from pigeon_cli.training.request_sheet import imagine_codes
@@ -49,7 +49,7 @@ class PreferencesTask(TrainingTask):
         tokenizer: VisualTokenizer,
         text: sentencepiece.SentencePieceProcessor,
         pairs: Sequence[PreferencePair],
-        sheet: PairSheet,
+        sheet: CodeSheet,
         batch: int,
         out: ModelFolder,
     ) -> None:
@@ -105,7 +105,7 @@ class PreferencesTask(TrainingTask):
             found = self._preference(prepare_pairs(self.prompts, pairs, [False] * len(pairs)))
             for name, value in self._figures(found).items():
                 totals[name] = totals.get(name, 0.0) + float(value) * len(pairs)
-        self.sheet.save(folder / f"sheet-{step + 1:06d}.png", self._imagine(self.sheet.pairs))
+        self.sheet.save(folder / f"sheet-{step + 1:06d}.png", self._imagine(self.held_out[: len(self.sheet.coded)]))
         return {f"valid_{name}": total / len(self.held_out) for name, total in totals.items()}
 
     def _imagine(self, pairs: Sequence[PreferencePair]) -> list[tuple[int, ...]]:

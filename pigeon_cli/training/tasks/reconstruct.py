@@ -147,7 +147,8 @@ class ReconstructTask(TrainingTask):
         embedded = self.embedding(layout.ids)
         within = self.mask.within_images(embedded, layout.positions, layout.types, layout.images)
         vectors, _ = self.mask.image_vectors(within, layout.types, layout.images)
-        return contrast(*vectors[:, 1].chunk(2))
+        first, second = vectors[:, 1].chunk(2)
+        return contrast(first, second)
 
     def _decide(
         self, requests: Sequence[CodedRequest], alphas: Sequence[float], *, invert: bool, noise: float

@@ -1,0 +1,155 @@
+"""What stage 1 learns from: the icon dataset, where right answers are known, or people's own images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final, Protocol
+
+from pigeon_cli.core.errors import UsageError
+from pigeon_cli.engine.devices import DeviceChoice
+from pigeon_cli.training.alignments import AlignOptions
+from pigeon_cli.training.batches import IconBatches
+from pigeon_cli.training.code_cache import build_code_cache
+from pigeon_cli.training.code_sheet import request_sheet
+from pigeon_cli.training.data.dataset import INDEX_FILE, load_dataset
+from pigeon_cli.training.data.people import read_people
+from pigeon_cli.training.loop import LoopSettings, TrainingTask
+from pigeon_cli.training.people_codes import Codes, WindowSampler, coded_window, encode_people
+from pigeon_cli.training.stages import StageOptions, build_task, frozen_tokenizer, text_processor
+from pigeon_cli.training.tasks.reconstruct import ReconstructTask
+from pigeon_cli.weights.checkpoint import sha256_of
+from pigeon_cli.weights.store import ModelFolder
+
+HELD_OUT: Final = 64
+
+
+@dataclass(frozen=True)
+class ReconstructOptions:
+    """What stage 1 alone is told."""
+
+    data: Path
+    runs: Path | None = None
+    """Folder of run folders; ``RUNS/codes`` holds encoded icons. Default: within the alignment."""
+    target: str | None = None
+    """``self``, ``paired`` or ``mixed``; default: what the data has."""
+    split: str = "windows"
+    """How people's own data is split: by windows, or users kept apart."""
+    looks: int = 40
+    cells: int = 384
+    """Where icons are yet to be encoded, looks per set and pictures per look."""
+    init_from: Path | None = None
+
+
+class Material(Protocol):
+    """Data of one kind, ready to be encoded and learned from."""
+
+    target: str
+
+    @property
+    def count(self) -> int | None:
+        """Requests that there are, ``None`` where they never end."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the data."""
+
+    def encode(self) -> None:
+        """Codes that are not there yet; the main process does it, all others read them."""
+
+    def task(self, settings: LoopSettings) -> TrainingTask:
+        """Stage 1 on this data."""
+
+
+class IconMaterial:
+    """What ``pigeon train data`` made."""
+
+    def __init__(
+        self,
+        own: ReconstructOptions,
+        folder: ModelFolder,
+        device: DeviceChoice,
+        options: AlignOptions,
+        runs: Path,
+        say: Callable[[str], None],
+    ) -> None:
+        self.own, self.folder, self.device, self.options, self.runs, self.say = own, folder, device, options, runs, say
+        self.target = own.target or "mixed"
+        self.batches = IconBatches(load_dataset(own.data), device.device)
+
+    @property
+    def count(self) -> None:
+        return None
+
+    @property
+    def sha256(self) -> str:
+        return sha256_of(self.own.data / INDEX_FILE)
+
+    def encode(self) -> None:
+        """What ``pigeon train encode`` does, for an alignment where it was not done."""
+        codes, own = self.runs / "codes", self.own
+        if self.options.out is not None and not (codes / "looks.jsonl").is_file():
+            tokenizer = frozen_tokenizer(self.folder, self.device)
+            build_code_cache(tokenizer, self.batches, codes, own.looks, own.cells, self.options.seed, self.say)
+
+    def task(self, settings: LoopSettings) -> TrainingTask:
+        stage = StageOptions(
+            self.own.data, self.folder.path, self.runs, target=self.target, out=self.options.out
+        )  # fmt: skip
+        return build_task("reconstruct", self.folder, self.batches, stage, settings, self.device)
+
+
+class PeopleMaterial:
+    """Users' own images: nobody knows another right answer than the image itself."""
+
+    def __init__(
+        self,
+        own: ReconstructOptions,
+        folder: ModelFolder,
+        device: DeviceChoice,
+        options: AlignOptions,
+        runs: Path,
+        say: Callable[[str], None],
+    ) -> None:
+        self.folder, self.device, self.options, self.runs, self.say = folder, device, options, runs, say
+        if own.target not in (None, "self"):
+            raise UsageError(f"{own.data} has no pairs of drawings for --target {own.target}", "use --target self")
+        self.target = "self"
+        self.people = read_people(own.data, own.split)
+        for warning in self.people.warnings:
+            say(warning)
+
+    @property
+    def count(self) -> int:
+        return len(self.people.of_split("train"))
+
+    @property
+    def sha256(self) -> str:
+        return self.people.sha256
+
+    def encode(self) -> None:
+        assert self._codes
+
+    @cached_property
+    def _codes(self) -> dict[Path, Codes]:
+        paths = [one.image for window in self.people.windows for one in window.images]
+        own_hash = sha256_of(self.folder.part("tokenizer"))
+        tokenizer = frozen_tokenizer(self.folder, self.device)
+        return encode_people(tokenizer, paths, self.runs / "codes.jsonl", own_hash, self.say)
+
+    def task(self, settings: LoopSettings) -> TrainingTask:
+        sampler = WindowSampler(self.people, self._codes, text_processor(self.folder))
+        windows = self.people.of_split("valid") or self.people.of_split("train")
+        held_out = [coded_window(window, self._codes) for window in windows[:HELD_OUT]]
+        return ReconstructTask(
+            self.folder,
+            frozen_tokenizer(self.folder, self.device),
+            sampler,
+            {"valid": held_out},
+            request_sheet(self.folder, self.device, held_out),
+            settings.batch,
+            settings.steps,
+            None if self.options.out is None else ModelFolder(self.options.out),
+        )
