@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Final, Literal
 
 import sentencepiece
@@ -22,6 +23,16 @@ from pigeon_cli.weights.stored_model import StoredModel
 
 SMALLER: Final = 0.85
 """What a device gave is taken to be this share of a plan that turned out to be too large for it."""
+EXPECTED_SHARE: Final = 0.5
+"""Of an image's patches become tokens, is what a plan counts with; the published tokenizer keeps 90 of 256."""
+
+
+class MoreTokens(Exception):
+    """The images have more tokens than were planned for, the longest of them ``per_image``."""
+
+    def __init__(self, per_image: int) -> None:
+        super().__init__(per_image)
+        self.per_image = per_image
 
 
 @dataclass(frozen=True)
@@ -48,11 +59,13 @@ def demand_of(
     words: str,
     titles: Sequence[str],
     draws: bool = True,
+    per_image: int | None = None,
 ) -> Demand:
-    """The most that a request can take: as if every patch of every image became a token."""
+    """What a request takes when each image has ``per_image`` tokens, by default half as many as it has patches."""
     spec = model.spec
-    whole = ImageTokens(tuple([0] * spec.tokenizer.patches), (), Tensor())
-    asked = word_prompt(text, spec, [whole] * history, words, settings, titles)
+    tokens = ceil(EXPECTED_SHARE * spec.tokenizer.patches) if per_image is None else per_image
+    image = ImageTokens(tuple([0] * tokens), (), Tensor())
+    asked = word_prompt(text, spec, [image] * history, words, settings, titles)
     imagined = 0
     if not has_reference:
         limit = reference_sampling(spec, settings.sampling).maximum_tokens

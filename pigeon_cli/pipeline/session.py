@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from pigeon_cli.core.errors import InputError, UsageError, WeightsError
+from pigeon_cli.core.errors import InputError, MemoryBudgetError, UsageError, WeightsError
 from pigeon_cli.core.randomness import stream_seed
 from pigeon_cli.core.records import Candidate, TokenMask
 from pigeon_cli.engine.devices import DeviceChoice
@@ -29,7 +29,7 @@ from pigeon_cli.engine.residency import (
     VAE,
     Parts,
 )
-from pigeon_cli.engine.stage_bytes import IMAGES_AT_ONCE, LANGUAGE_ROWS, reference_sampling
+from pigeon_cli.engine.stage_bytes import IMAGES_AT_ONCE, LANGUAGE_ROWS, Demand, reference_sampling
 from pigeon_cli.models.mask_generator import MaskGenerator
 from pigeon_cli.pipeline.decode import draw_latents, to_images
 from pigeon_cli.pipeline.imagine import (
@@ -42,7 +42,7 @@ from pigeon_cli.pipeline.imagine import (
     word_prompt,
 )
 from pigeon_cli.pipeline.outcomes import Drawing, MaskOutcome, Outcome
-from pigeon_cli.pipeline.planning import Budget, demand_of, device_of, needs_plan, plan_for
+from pigeon_cli.pipeline.planning import Budget, MoreTokens, demand_of, device_of, needs_plan, plan_for
 from pigeon_cli.pipeline.rank import drop_repeats, rank, shortlist, warnings_of
 from pigeon_cli.pipeline.raters import FreeRater, Inputs, LearnedRater, Rater, condition_of
 from pigeon_cli.pipeline.settings import Choices, Settings, resolve
@@ -78,6 +78,7 @@ class Session:
         self.model, self.spec, self.budget = model, model.spec, budget or Budget()
         self._chosen = device
         self.parts = Parts(model, device)
+        self._planned_tokens = 0
 
     @property
     def device(self) -> DeviceChoice:
@@ -167,32 +168,48 @@ class Session:
         settings: Settings,
         draws: bool,
         failed: Plan | None = None,
+        per_image: int | None = None,
     ) -> Plan:
-        demand = demand_of(self.model, self.text, settings, history, has_reference, words, titles, draws)
-        return plan_for(self.model, demand, self._chosen, self.budget, failed)
+        def demand(tokens: int | None) -> Demand:
+            return demand_of(self.model, self.text, settings, history, has_reference, words, titles, draws, tokens)
+
+        likely = demand(per_image)
+        self._planned_tokens = likely.tokens
+        try:
+            return plan_for(self.model, likely, self._chosen, self.budget, failed)
+        except MemoryBudgetError:
+            # The budget that the error names must suffice whatever the images turn out to hold.
+            plan_for(self.model, demand(self.spec.tokenizer.patches), self._chosen, self.budget, failed)
+            raise
 
     def _within_memory(
         self, asked: Asked, settings: Settings, draws: bool, work: Callable[[], R]
     ) -> tuple[R, tuple[str, ...]]:
-        """Do ``work`` by a plan, if the model needs one; out of memory, by the next smaller one, and say so."""
+        """Do ``work`` by a plan, if the model needs one; out of memory, by the next smaller one, and say so.
+
+        A plan counts with images of usual length; where they turn out to be longer, it is made again.
+        """
         if not asked.history or (asked.reference is None and not asked.words.strip()):
             raise InputError("there is nothing to go by", "give liked images, and a reference or words")
         failed: Plan | None = None
+        per_image: int | None = None
         told: list[str] = []
         while True:
             if needs_plan(self.model, self.budget):
                 given = len(asked.history), asked.reference is not None, asked.words, asked.titles
-                plan = self._plan(*given, settings, draws, failed)
+                plan = self._plan(*given, settings, draws, failed, per_image)
                 self.parts.follow(plan, device_of(plan, self._chosen))
             try:
                 with torch.inference_mode():
                     return work(), tuple(told)
+            except MoreTokens as error:
+                per_image = error.per_image
             except torch.OutOfMemoryError:
                 failed = self.parts.plan
                 if failed is None:
                     raise
-            # Outside the handler: the error holds on to every tensor of what failed.
-            told.append(f"{failed.device} ran out of memory; began again by a smaller plan")
+                told.append(f"{failed.device} ran out of memory; began again by a smaller plan")
+            # Only now does the next plan begin: in a handler the error holds on to every tensor of what failed.
 
     def _personalize(self, asked: Asked, settings: Settings, stages: Stages) -> Outcome:
         inputs = self._read(asked, settings, stages)
@@ -272,6 +289,8 @@ class Session:
                 f"the {most} that the model {self.spec.name} can read",
                 "give fewer words or history images, or a smaller --max-tokens",
             )
+        if self.parts.plan is not None and len(prompt.ids) + settings.sampling.maximum_tokens > self._planned_tokens:
+            raise MoreTokens(max(len(tokens.codes) for tokens in history))
 
     def _mask(self, inputs: Inputs, settings: Settings) -> DialMasks:
         def decided(generator: MaskGenerator | None, embedding: nn.Module | None) -> DialMasks:

@@ -218,10 +218,28 @@ def test_a_tight_plan_draws_what_a_roomy_one_draws(
     assert again.images[0].tobytes() == drawn.images[0].tobytes()
 
 
+def test_longer_images_than_usual_are_planned_for_again(
+    published: OfficialFolder, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pigeon_cli.pipeline.planning.measure", lambda device: Device("cpu", 10**9))
+    session = Session(published, CPU)
+    peaks = []
+    for share in (0.0, 1.0):
+        monkeypatch.setattr("pigeon_cli.pipeline.planning.EXPECTED_SHARE", share)
+        outcome = session.personalize(images[:5], images[5], "red fox", dials=[0.5], steps=1)
+        assert outcome.plan is not None
+        peaks.append(outcome.plan.peak)
+        longest = max(len(mask.codes) for mask in outcome.history_tokens)
+    assert longest > 0
+    monkeypatch.setattr("pigeon_cli.pipeline.planning.EXPECTED_SHARE", longest / 16)
+    assert session.plan(5, True, "red fox", dials=[0.5], steps=1).peak == peaks[0] <= peaks[1]
+
+
 def test_out_of_memory_the_next_smaller_plan_is_tried_and_told(
     published: OfficialFolder, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pigeon_cli.pipeline.planning.measure", lambda device: Device("cpu", 10**9))
+    monkeypatch.setattr("pigeon_cli.pipeline.planning.EXPECTED_SHARE", 1.0)
     session = Session(published, CPU)
     peaks: list[int] = []
     whole = session._personalize
