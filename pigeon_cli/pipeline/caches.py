@@ -6,12 +6,16 @@ and dial positions that each had the prompt to themselves would need several gig
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, LlamaForCausalLM
 from transformers.cache_utils import DynamicLayer
+
+CACHE_ARGUMENT = "cache" if "cache" in signature(LlamaForCausalLM.forward).parameters else "past_key_values"
+"""What this version of transformers calls it; the newer ones warn about the older name."""
 
 
 class FannedLayer(DynamicLayer):

@@ -16,7 +16,7 @@ from transformers import DynamicCache
 
 from pigeon_cli.core.configs import SamplingConfig
 from pigeon_cli.core.vocabulary import Vocabulary
-from pigeon_cli.pipeline.caches import choose_rows, continued, layers_of
+from pigeon_cli.pipeline.caches import CACHE_ARGUMENT, choose_rows, continued, layers_of
 
 Model = Any
 """A causal language model of transformers, with or without peft around it."""
@@ -84,9 +84,9 @@ def prefill(
         inputs_embeds=embeddings,
         attention_mask=seen,
         position_ids=places,
-        past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,
+        **{CACHE_ARGUMENT: cache},
     )
     return Prefix(cache, seen, output.logits[:, -1].float(), places[:, -1] + step, step)
 
@@ -189,9 +189,9 @@ class _Run:
             input_ids=tokens.unsqueeze(1),
             attention_mask=attention,
             position_ids=state.next_position.unsqueeze(1),
-            past_key_values=state.cache,
             use_cache=True,
             logits_to_keep=1,
+            **{CACHE_ARGUMENT: state.cache},
         )
         places = state.next_position + state.step
         self.state = Prefix(state.cache, attention, output.logits[:, -1].float(), places, state.step)

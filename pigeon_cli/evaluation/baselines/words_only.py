@@ -18,7 +18,7 @@ from pigeon_cli.evaluation.baselines import STATUS
 from pigeon_cli.evaluation.drawing import RowMaker, main
 from pigeon_cli.evaluation.pictures import Shown
 from pigeon_cli.pipeline.decode import condition, draw_latents, to_images
-from pigeon_cli.pipeline.imagine import imagine_reference, word_prompt
+from pigeon_cli.pipeline.imagine import imagine_reference, reference_prompt
 from pigeon_cli.pipeline.session import Session
 from pigeon_cli.weights.store import find_model
 
@@ -36,7 +36,7 @@ class WordsOnly:
             return None
         session = self._session
         spec, parts = session.spec, session.parts
-        prompt = word_prompt(session.text, spec, [], shown.words, with_reference=False)
+        prompt = reference_prompt(session.text, spec, shown.words)
         with parts.use(BASE) as model:
             codes = imagine_reference(model, spec, prompt, stream, spec.sampling)
         with parts.use(TOKENIZER) as tokenizer, parts.use(DECODER) as decoder:
