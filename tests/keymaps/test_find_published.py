@@ -116,3 +116,12 @@ def test_other_names_are_folders_of_ours(tmp_path: Path) -> None:
     assert "mini, sticker, poster" in caught.value.hint
     with pytest.raises(WeightsError, match=r"lacks config\.json"):
         find_model(os.fspath(tmp_path))
+
+
+def test_another_alignment_takes_the_place_of_the_model_s_own(downloaded: Path, checkpoints: Path) -> None:
+    model = official("poster")
+    other = model.aligned_by(checkpoints)
+    assert other.wordings == model.wordings
+    assert other.aligned.lora_file.is_relative_to(checkpoints)
+    with pytest.raises(WeightsError, match="there is no"):
+        model.aligned_by(model.path)
