@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from pigeon_cli.pipeline.prompt import prompt_template
 from pigeon_cli.weights.checkpoint import sha256_of
 from pigeon_cli.weights.manifest import Manifest, StoredFile, complete
 from tests.keymaps.official_files import read_back, tiny_spec, write_model, write_stage_one, write_tensors
+from tests.tiny_model import text_model
 
 CODES, WIDTH, PATCHES, DEPTH = 64, 32, 16, 2
 TITLES = ("The Matrix", "Toy Story", "Heat", "Casino", "Alien")
@@ -69,19 +69,8 @@ def _lively(key: str, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _text_model() -> bytes:
-    model = io.BytesIO()
     lines = [line for name in ("sticker", "poster") for line in prompt_template(name).splitlines()]
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter([*lines, *TITLES, "red fox", "happy cat"]),
-        model_writer=model,
-        vocab_size=480,
-        hard_vocab_limit=False,
-        byte_fallback=True,
-        character_coverage=1.0,
-        num_threads=1,
-        minloglevel=2,
-    )
-    return model.getvalue()
+    return text_model([*lines, *TITLES, "red fox", "happy cat"], 480)
 
 
 def write_clip(folder: Path) -> None:

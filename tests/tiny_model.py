@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def write_tiny_model(path: Path, seed: int = 0) -> ModelFolder:
     """Write config, text model and all parts to ``path``."""
     path.mkdir(parents=True, exist_ok=True)
     folder = ModelFolder(path)
-    text = _text_model()
+    text = text_model(WORDS, 320)
     folder.text_model.write_bytes(text)
     spec = tiny_spec(int(sentencepiece.SentencePieceProcessor(model_proto=text).get_piece_size()))
     (path / "config.json").write_text(spec_text(spec), encoding="utf-8")
@@ -143,12 +144,13 @@ def _lora(config: LanguageConfig) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _text_model() -> bytes:
+def text_model(lines: Sequence[str], pieces: int) -> bytes:
+    """A SentencePiece model of ``pieces`` pieces at most."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(WORDS),
+        sentence_iterator=iter(lines),
         model_writer=model,
-        vocab_size=320,
+        vocab_size=pieces,
         hard_vocab_limit=False,
         byte_fallback=True,
         character_coverage=1.0,
