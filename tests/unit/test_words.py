@@ -8,12 +8,12 @@ import pytest
 import sentencepiece
 
 from pigeon_cli.pipeline.words import MOST_NAMED, known_words, split_words, word_warnings
-from tests.tiny_model import _text_model
+from tests.tiny_model import WORDS, text_model
 
 
 @pytest.fixture(scope="module")
 def text() -> sentencepiece.SentencePieceProcessor:
-    return sentencepiece.SentencePieceProcessor(model_proto=_text_model())
+    return sentencepiece.SentencePieceProcessor(model_proto=text_model(WORDS, 320))
 
 
 @pytest.mark.parametrize(
