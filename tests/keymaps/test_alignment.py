@@ -13,6 +13,7 @@ import torch
 from peft import PeftModel
 
 from pigeon_cli.core.errors import OutputError, WeightsError
+from pigeon_cli.models.low_rank import LowRank
 from pigeon_cli.weights.official import OfficialFolder, load_aligned_language, load_official
 from pigeon_cli.weights.published_alignment import Alignment, check_settings, find_alignment, pack
 from tests.keymaps.official_files import (
@@ -165,7 +166,7 @@ def test_settings_of_another_lora_are_refused(sharded: Path, tmp_path: Path, fie
     write_lora(checkpoint / "llama", **{field: value})
     folder = OfficialFolder(sharded, find_alignment(checkpoint))
     with pytest.raises(WeightsError, match=said) as caught:
-        load_aligned_language(folder, empty("language", folder.spec))
+        folder.fill("lora", lambda: LowRank(folder.spec.language))
     assert str(checkpoint / "llama" / "adapter_config.json") in caught.value.message
 
 

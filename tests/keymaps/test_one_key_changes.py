@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from pigeon_cli.core.errors import WeightsError
+from pigeon_cli.models.low_rank import LowRank
 from pigeon_cli.weights import keymaps
 from pigeon_cli.weights.keymaps import KeyMap, Target
 from pigeon_cli.weights.official import OfficialFolder, load_official
 from pigeon_cli.weights.published import Source
-from pigeon_cli.weights.published_alignment import find_alignment, merge_lora, pack
+from pigeon_cli.weights.published_alignment import find_alignment, pack
 from tests.keymaps.official_files import empty, read_back, write_tensors
 
 Change = Callable[[dict[str, Tensor], str], str]
@@ -59,9 +60,7 @@ def change_one_key(source: Source, change: Change) -> tuple[Path, str]:
 
 def load(folder: OfficialFolder, part: str) -> None:
     if part == "lora":
-        merge_lora(
-            load_official(folder, "language", empty("language", folder.spec)), folder.aligned, folder.spec.language
-        )
+        folder.fill("lora", lambda: LowRank(folder.spec.language))
     else:
         load_official(folder, part, empty(part, folder.spec))
 
