@@ -46,7 +46,7 @@ def tiny_spec(text_size: int) -> ModelSpec:
         tokenizer=VisualTokenizerConfig(IMAGE, 8, WIDTH, 1, 2, 1, 2, CODES, 8, mlp_ratio=2.0),
         decoder=EmbeddingDecoderConfig(8, WIDTH, 1, 2, 16, (8, 24), WIDTH, mlp_ratio=2.0),
         mask_generator=MaskGeneratorConfig(WIDTH, 2, 1, WIDTH, 18, 0.0, 6, 0.07, 0.1),
-        adapter=AdapterConfig(WIDTH, WIDTH, WIDTH, 0.0),
+        adapter=AdapterConfig(WIDTH, WIDTH, WIDTH, 0.0, 8, 3),
         language=LanguageConfig(WIDTH, 64, 2, 2, 256, tie_word_embeddings=True, lora_rank=4, lora_dropout=0.0),
         diffusion=_tiny_diffusion(),
         sampling=SamplingConfig(1, 1.0, 50, 1.5, 6, 18),

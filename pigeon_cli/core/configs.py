@@ -93,6 +93,10 @@ class AdapterConfig:
     hidden_width: int
     output_width: int
     dropout: float = 0.1
+    echo_width: int = 0
+    """Width of a code's vector, where the adapter echoes the reference (0: released weights)."""
+    echo_side: int = 0
+    """Places on a side of the neighbourhood that an echo is made of, odd; 0: there is no echo."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pigeon_cli.core.configs import ModelSpec, SamplingConfig
 from pigeon_cli.core.randomness import stream_seed
 from pigeon_cli.core.records import TokenMask
 from pigeon_cli.engine.stage_bytes import LANGUAGE_ROWS
-from pigeon_cli.models.adapter import Adapter, reference_vectors
+from pigeon_cli.models.adapter import Adapter
 from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.mask_generator import REFERENCE, MaskGenerator, decide
 from pigeon_cli.models.quantizer import Quantizer
@@ -24,7 +24,6 @@ from pigeon_cli.pipeline.prompt import (
     REFERENCE_SLOT,
     MergedPrompt,
     Value,
-    embed_prompt,
     encode_prompt_text,
     hide_dropped,
     merge_prompt,
@@ -32,6 +31,7 @@ from pigeon_cli.pipeline.prompt import (
     prompt_template,
     render,
 )
+from pigeon_cli.pipeline.reference import SeenReference, embed_request, see_reference
 from pigeon_cli.pipeline.sampling import Drawn, Model, Prefix, allowed_ids, prefill, sample_codes, select_rows
 from pigeon_cli.pipeline.settings import Settings
 from pigeon_cli.pipeline.tokenize import ImageTokens
@@ -105,8 +105,8 @@ def decide_masks(
 
 def reference_slots(
     masks: DialMasks, spec: ModelSpec, quantizer: Quantizer, decoder: EmbeddingDecoder, adapter: Adapter
-) -> Tensor:
-    """What the language model sees of the reference at every dial position: [dials, slots, hidden size]."""
+) -> SeenReference:
+    """What the language model sees of the reference, one row per dial position."""
     rows = len(masks.keep)
     layout = TokenLayout(
         masks.layout.ids.expand(rows, -1),
@@ -115,10 +115,8 @@ def reference_slots(
         masks.layout.images.expand(rows, -1),
     )
     ids, present, keep = reference_part(layout, masks.keep, spec.repack_reference)
-    vectors = quantizer.lookup((ids - spec.vocabulary.first_code).masked_fill(~present, -1))
-    context = decoder(vectors, present, None if spec.repack_reference else keep).context
-    slots: Tensor = adapter(reference_vectors(context, spec.reference_slots))
-    return slots
+    codes = (ids - spec.vocabulary.first_code).masked_fill(~present, -1)
+    return see_reference(codes, present, keep, spec, quantizer, decoder, adapter)
 
 
 def word_prompt(
@@ -171,7 +169,7 @@ def imagine(
     spec: ModelSpec,
     asked: MergedPrompt,
     masks: DialMasks,
-    slots: Tensor,
+    reference: SeenReference,
     rows: Sequence[int],
     streams: Sequence[torch.Generator],
     sampling: SamplingConfig,
@@ -186,8 +184,8 @@ def imagine(
     ids = _hidden_ids(asked, masks.keep[:1, masks.layout.types[0] != REFERENCE], spec)
     slot = asked.ids.index(REFERENCE_SLOT)
     prefix = _read(model, spec, ids, slice(0, slot), None)
-    fanned = select_rows(prefix, torch.zeros(len(slots), dtype=torch.int64))
-    branches = _read(model, spec, ids.expand(len(slots), -1), slice(slot, None), fanned, slots)
+    fanned = select_rows(prefix, torch.zeros(len(reference), dtype=torch.int64))
+    branches = _read(model, spec, ids.expand(len(reference), -1), slice(slot, None), fanned, reference)
     return _sample(model, spec, branches, _nothing(model, spec, ids), rows, streams, sampling, batch_rows)
 
 
@@ -226,13 +224,18 @@ def _sample(
 
 
 def _read(
-    model: Model, spec: ModelSpec, ids: Tensor, part: slice, prefix: Prefix | None, slots: Tensor | None = None
+    model: Model,
+    spec: ModelSpec,
+    ids: Tensor,
+    part: slice,
+    prefix: Prefix | None,
+    reference: SeenReference | None = None,
 ) -> Prefix:
     """Read the columns ``part`` of whole prompts ``ids`` [B, L]; ``prefix`` holds those before it."""
     positions = token_positions(ids, torch.ones_like(ids), spec)[:, part]
     ids = ids[:, part]
-    embedded = embed_prompt(model.get_input_embeddings(), ids, slots)
-    return prefill(model, embedded, torch.ones_like(ids), prefix, positions, position_step(spec))
+    read = embed_request(model.get_input_embeddings(), ids, reference, spec)
+    return prefill(model, read.embedded, torch.ones_like(ids), prefix, positions, position_step(spec), read.coming)
 
 
 def _nothing(model: Model, spec: ModelSpec, ids: Tensor) -> Prefix:

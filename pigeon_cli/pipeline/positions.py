@@ -27,7 +27,8 @@ def token_positions(ids: Tensor, attention: Tensor, spec: ModelSpec) -> Tensor:
     columns = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     # A code is predicted from the place before its own; its slot stands there too.
     place = columns - _last(columns, start)
-    place = torch.where(slot, columns - _last(columns, slot & ~slot.roll(1, 1)), place)
+    number_of_slot = (columns - _last(columns, slot & ~slot.roll(1, 1))) * slot
+    place = torch.where(slot, _slot_places(spec).to(ids.device)[number_of_slot], place)
     number = (end.long().cumsum(1) - end.long()).clamp(max=stride - 1)
     text = ~of_picture & attention.bool()
     left = _last(columns, text.flip(1) & ~text.flip(1).roll(1, 1))
@@ -39,6 +40,13 @@ def token_positions(ids: Tensor, attention: Tensor, spec: ModelSpec) -> Tensor:
 def position_step(spec: ModelSpec) -> int:
     """Distance between the positions of two codes of an answer."""
     return spec.place_stride or 1
+
+
+def _slot_places(spec: ModelSpec) -> Tensor:
+    """The first place of the square block that each slot stands for, int64 [slots]."""
+    side, coarse = spec.tokenizer.grid, round(spec.reference_slots**0.5)
+    corners = torch.arange(coarse) * (side // coarse)
+    return (corners.unsqueeze(1) * side + corners).flatten()
 
 
 def _last(columns: Tensor, marks: Tensor) -> Tensor:

@@ -35,6 +35,8 @@ class Prefix:
     """int64 [B]: where the next token stands."""
     step: int = 1
     """Distance between the positions of a token and the next."""
+    coming: Tensor | None = None
+    """[B, S, D]: added to the embeddings of the tokens that are drawn next, one after another."""
 
     @property
     def rows(self) -> int:
@@ -67,11 +69,12 @@ def prefill(
     prefix: Prefix | None = None,
     positions: Tensor | None = None,
     step: int = 1,
+    coming: Tensor | None = None,
 ) -> Prefix:
     """Read ``embeddings`` [B, L, D] with ``attention`` [B, L] (padding on the left), after ``prefix`` if given.
 
     ``positions`` int64 [B, L] are those in the whole context; by default every attended column takes the next one.
-    A token drawn later stands ``step`` after the one before.
+    A token drawn later stands ``step`` after the one before, and ``coming`` [B, S, D] is added to such tokens.
     ``prefix`` is left as it is; it needs as many rows as ``embeddings`` (:func:`select_rows` repeats them).
     """
     cache = DynamicCache() if prefix is None else continued(prefix.cache)
@@ -88,18 +91,22 @@ def prefill(
         logits_to_keep=1,
         **{CACHE_ARGUMENT: cache},
     )
-    return Prefix(cache, seen, output.logits[:, -1].float(), places[:, -1] + step, step)
+    return Prefix(cache, seen, output.logits[:, -1].float(), places[:, -1] + step, step, coming)
 
 
 def select_rows(prefix: Prefix, rows: Tensor) -> Prefix:
     """The prefix with rows chosen, repeated or reordered by ``rows`` (int64); repeats share what has been read."""
     rows = rows.to(prefix.attention.device)
     attention, logits, places = (each[rows] for each in (prefix.attention, prefix.logits, prefix.next_position))
-    return Prefix(choose_rows(prefix.cache, rows), attention, logits, places, prefix.step)
+    coming = None if prefix.coming is None else prefix.coming[rows]
+    return Prefix(choose_rows(prefix.cache, rows), attention, logits, places, prefix.step, coming)
 
 
 def join_prefixes(first: Prefix, second: Prefix) -> Prefix:
-    """The rows of both as one batch; the shorter one is padded on the left with columns that are not attended to."""
+    """The rows of both as one batch; the shorter one is padded on the left with columns that are not attended to.
+
+    What is ``coming`` for the first comes for nothing in the second.
+    """
     length = max(first.attention.shape[1], second.attention.shape[1])
     cache = DynamicCache()
     for number, (one, two) in enumerate(zip(layers_of(first.cache), layers_of(second.cache), strict=True)):
@@ -109,7 +116,10 @@ def join_prefixes(first: Prefix, second: Prefix) -> Prefix:
     for mask, part in zip(masks, (first, second), strict=True):
         mask[:, length - part.attention.shape[1] :] = part.attention
     places = torch.cat([first.next_position, second.next_position])
-    return Prefix(cache, torch.cat(masks), torch.cat([first.logits, second.logits]), places, first.step)
+    coming = first.coming
+    if coming is not None:
+        coming = torch.cat([coming, coming.new_zeros(second.rows, *coming.shape[1:])])
+    return Prefix(cache, torch.cat(masks), torch.cat([first.logits, second.logits]), places, first.step, coming)
 
 
 @torch.no_grad()
@@ -185,8 +195,11 @@ class _Run:
         state = self.state
         tokens = torch.cat([tokens, tokens]) if self.guided else tokens
         attention = torch.cat([state.attention, state.attention.new_ones(state.rows, 1)], dim=1)
+        embedded = self.model.get_input_embeddings()(tokens.unsqueeze(1))
+        if state.coming is not None and self.step < state.coming.shape[1]:
+            embedded = embedded + state.coming[:, self.step, None].to(embedded.dtype)
         output = self.model(
-            input_ids=tokens.unsqueeze(1),
+            inputs_embeds=embedded,
             attention_mask=attention,
             position_ids=state.next_position.unsqueeze(1),
             use_cache=True,
@@ -194,7 +207,8 @@ class _Run:
             **{CACHE_ARGUMENT: state.cache},
         )
         places = state.next_position + state.step
-        self.state = Prefix(state.cache, attention, output.logits[:, -1].float(), places, state.step)
+        logits = output.logits[:, -1].float()
+        self.state = Prefix(state.cache, attention, logits, places, state.step, state.coming)
         self.step += 1
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar, Unpack
 import sentencepiece
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from pigeon_cli.core.errors import InputError, MemoryBudgetError, UsageError, WeightsError
 from pigeon_cli.core.randomness import stream_seed
@@ -45,6 +45,7 @@ from pigeon_cli.pipeline.outcomes import Drawing, MaskOutcome, Outcome
 from pigeon_cli.pipeline.planning import Budget, MoreTokens, demand_of, device_of, needs_plan, plan_for
 from pigeon_cli.pipeline.rank import drop_repeats, rank, shortlist, warnings_of
 from pigeon_cli.pipeline.raters import FreeRater, Inputs, LearnedRater, Rater, condition_of
+from pigeon_cli.pipeline.reference import SeenReference
 from pigeon_cli.pipeline.settings import Choices, Settings, resolve
 from pigeon_cli.pipeline.stages import Progress, Stages
 from pigeon_cli.pipeline.tokenize import ImageTokens, as_drawn, drawn_tokens, tokenize
@@ -216,8 +217,8 @@ class Session:
         with stages("mask", len(settings.dials)):
             masks = self._mask(inputs, settings)
             self.parts.enter("slots")
-            slots = self._slots(masks, settings)
-        codes = self._imagine(inputs, asked.titles, masks, slots, settings, stages)
+            reference = self._slots(masks, settings)
+        codes = self._imagine(inputs, asked.titles, masks, reference, settings, stages)
         candidates = self._record(inputs, masks, codes, settings)
         rater: Rater = FreeRater(self.parts) if self.spec.scorer is None else LearnedRater(self.parts, self.text)
         with stages("prescore", len(candidates)):
@@ -311,7 +312,7 @@ class Session:
         with self.parts.use(MASK_GENERATOR) as generator, self.parts.use(EMBEDDING) as embedding:
             return decided(generator, embedding)
 
-    def _slots(self, masks: DialMasks, settings: Settings) -> Tensor:
+    def _slots(self, masks: DialMasks, settings: Settings) -> SeenReference:
         parts, own = self.parts, ADAPTER if settings.aligned else BASE_ADAPTER
         with parts.use(QUANTIZER) as quantizer, parts.use(DECODER) as decoder, parts.use(own) as adapter:
             return reference_slots(masks, self.spec, quantizer, decoder, adapter)
@@ -321,7 +322,7 @@ class Session:
         inputs: Inputs,
         titles: Sequence[str],
         masks: DialMasks,
-        slots: Tensor,
+        reference: SeenReference,
         settings: Settings,
         stages: Stages,
     ) -> list[tuple[int, ...]]:
@@ -332,7 +333,7 @@ class Session:
         sequences = sampling.beams * (1 if sampling.guidance == 1.0 else 2)
         rows = sequences * self.parts.rows("imagine", max(1, LANGUAGE_ROWS // sequences))
         with stages("imagine", len(dials)), self.parts.language(settings.aligned) as model:
-            drawn = imagine(model, self.spec, asked, masks, slots, dials, streams, sampling, rows)
+            drawn = imagine(model, self.spec, asked, masks, reference, dials, streams, sampling, rows)
         return [tuple(self.spec.vocabulary.to_code(token) for token in each.token_ids) for each in drawn]
 
     def _record(

@@ -21,6 +21,7 @@ from pigeon_cli.pipeline.decode import condition
 from pigeon_cli.pipeline.imagine import DialMasks, decide_masks, reference_slots, word_prompt
 from pigeon_cli.pipeline.positions import position_step, token_positions
 from pigeon_cli.pipeline.prompt import REFERENCE_SLOT, MergedPrompt, embed_prompt, hide_dropped, pad_prompts
+from pigeon_cli.pipeline.reference import SeenReference, embed_request, join_references
 from pigeon_cli.pipeline.sampling import Drawn, Model, Prefix, allowed_ids, prefill, sample_codes, select_rows
 from pigeon_cli.pipeline.score import Wanted, rate, wanted_of
 from pigeon_cli.pipeline.tokenize import ImageTokens
@@ -90,7 +91,7 @@ class CandidateSource:
     def _draw(self, requests: Sequence[TasteRequest], masks: Sequence[DialMasks]) -> list[list[Drawn]]:
         parts, spec = self.parts, self.spec
         with parts.use(TOKENIZER) as tokenizer, parts.use(DECODER) as decoder, parts.use(ADAPTER) as adapter:
-            slots = torch.cat([reference_slots(mask, spec, tokenizer.quantizer, decoder, adapter) for mask in masks])
+            seen = [reference_slots(mask, spec, tokenizer.quantizer, decoder, adapter) for mask in masks]
         asked = [word_prompt(self.text, spec, one.history, one.words) for one in requests]
         kept = [mask.keep[0, mask.layout.types[0] != REFERENCE] for mask in masks]
         streams = [
@@ -99,7 +100,7 @@ class CandidateSource:
             for place in range(len(self.settings.dials))
         ]
         with parts.use(ALIGNED) as model:
-            drawn = continue_prompts(model, spec, asked, kept, slots, streams)
+            drawn = continue_prompts(model, spec, asked, kept, join_references(seen), streams)
         width = len(self.settings.dials)
         return [drawn[start : start + width] for start in range(0, len(drawn), width)]
 
@@ -123,15 +124,15 @@ def continue_prompts(
     spec: ModelSpec,
     asked: Sequence[MergedPrompt],
     kept: Sequence[Tensor],
-    slots: Tensor,
+    references: SeenReference,
     streams: Sequence[torch.Generator],
 ) -> list[Drawn]:
-    """Draw from R prompts, each with as many masked references as ``slots`` [R * n, S, D] has per prompt, row by row.
+    """Draw from R prompts, each with as many masked references as ``references`` (R * n rows) has per prompt.
 
     ``kept`` holds each prompt's keep values [history codes]. A prompt is read once up to its reference, then fanned
     out, as in :func:`pigeon_cli.pipeline.imagine.imagine`, which does the same for one request.
     """
-    device, repeats = slots.device, len(slots) // len(asked)
+    device, repeats = references.slots.device, len(references) // len(asked)
     batch = pad_prompts(asked, spec.vocabulary)
     keep = torch.nn.utils.rnn.pad_sequence(list(kept), batch_first=True, padding_value=1.0)
     ids, attention = hide_dropped(batch, keep.cpu()).to(device), batch.attention.to(device)
@@ -140,13 +141,13 @@ def continue_prompts(
     positions = token_positions(ids, attention, spec)
     rows = torch.arange(len(asked)).repeat_interleave(repeats)
 
-    def read(part: slice, prefix: Prefix | None, vectors: Tensor | None) -> Prefix:
+    def read(part: slice, prefix: Prefix | None, seen: SeenReference | None) -> Prefix:
         chosen = [each[:, part] if prefix is None else each[rows.to(device), part] for each in (ids, attention)]
         places = positions[:, part] if prefix is None else positions[rows.to(device), part]
-        embedded = embed_prompt(model.get_input_embeddings(), chosen[0], vectors)
-        return prefill(model, embedded, chosen[1], prefix, places, position_step(spec))
+        taken = embed_request(model.get_input_embeddings(), chosen[0], seen, spec)
+        return prefill(model, taken.embedded, chosen[1], prefix, places, position_step(spec), taken.coming)
 
-    branches = read(slice(first, None), select_rows(read(slice(0, first), None, None), rows), slots)
+    branches = read(slice(first, None), select_rows(read(slice(0, first), None, None), rows), references)
     start = embed_prompt(model.get_input_embeddings(), ids[:1, -1:], None)
     # Placed as the image start of a prompt by itself, which is what imagine() takes for "no wish and no history".
     place = token_positions(ids[:1, -1:], attention[:1, -1:], spec)
@@ -154,7 +155,7 @@ def continue_prompts(
     return sample_codes(
         model,
         branches,
-        range(len(slots)),
+        range(len(references)),
         spec.sampling,
         allowed=allowed_ids(spec.vocabulary),
         image_end=spec.vocabulary.image_end,

@@ -54,8 +54,8 @@ def prepare_pairs(
     kept = [pair.rejected.kept if other else pair.chosen.kept for pair, other in zip(pairs, as_rejected, strict=True)]
     keep = recorded_keep(layout, [pair.history_kept for pair in pairs], kept)
     twice = TokenLayout(*(torch.cat([part, part]) for part in vars(layout).values()))
-    embedded, attention = prompts.embed(batch, twice, torch.cat([keep, keep]))
-    ids = batch.ids.to(embedded.device)
+    embedded = prompts.embed(batch, twice, torch.cat([keep, keep])).embedded
+    ids, attention = batch.ids.to(embedded.device), batch.attention.to(embedded.device)
     positions = token_positions(ids, attention, prompts.spec)
     return PreparedPairs(embedded, attention, positions, batch.labels.to(embedded.device))
 

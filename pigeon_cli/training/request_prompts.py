@@ -9,7 +9,7 @@ import sentencepiece
 from torch import Tensor, nn
 
 from pigeon_cli.core.configs import ModelSpec
-from pigeon_cli.models.adapter import Adapter, reference_vectors
+from pigeon_cli.models.adapter import Adapter
 from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.quantizer import Quantizer
 from pigeon_cli.pipeline.mask import TokenLayout, lay_out, reference_part
@@ -17,13 +17,13 @@ from pigeon_cli.pipeline.prompt import (
     MergedPrompt,
     PromptBatch,
     Value,
-    embed_prompt,
     encode_prompt_text,
     merge_prompt,
     prompt_template,
     render,
     spread_keep,
 )
+from pigeon_cli.pipeline.reference import EmbeddedPrompts, SeenReference, embed_request, see_reference
 from pigeon_cli.training.sequences import CodedRequest, vocabulary_ids
 
 
@@ -63,18 +63,13 @@ class RequestPrompts:
             with_markers=self.spec.history_markers,
         )
 
-    def slots(self, layout: TokenLayout, keep: Tensor) -> Tensor:
-        """What is seen of the references under ``keep`` [B, M] of the layout: [B, slots, hidden size]."""
+    def see(self, layout: TokenLayout, keep: Tensor) -> SeenReference:
+        """What is seen of the references under ``keep`` [B, M] of the layout."""
         ids, present, kept = reference_part(layout, keep, repack=self.spec.repack_reference)
-        vectors = self.quantizer.lookup((ids - self.spec.vocabulary.first_code).masked_fill(~present, -1))
-        context = self.decoder(vectors, present, kept).context
-        slots: Tensor = self.adapter(reference_vectors(context, self.spec.reference_slots))
-        return slots
+        codes = (ids - self.spec.vocabulary.first_code).masked_fill(~present, -1)
+        return see_reference(codes, present, kept, self.spec, self.quantizer, self.decoder, self.adapter)
 
-    def embed(self, batch: PromptBatch, layout: TokenLayout, keep: Tensor) -> tuple[Tensor, Tensor]:
-        """Input embeddings [B, L, D] of masked prompts, and their attention mask [B, L]."""
-        device = layout.ids.device
-        embedded = embed_prompt(
-            self.embedding, batch.ids.to(device), self.slots(layout, keep), spread_keep(batch, keep)
-        )
-        return embedded, batch.attention.to(device)
+    def embed(self, batch: PromptBatch, layout: TokenLayout, keep: Tensor) -> EmbeddedPrompts:
+        """Masked prompts [B, L] as the language model reads them."""
+        ids = batch.ids.to(layout.ids.device)
+        return embed_request(self.embedding, ids, self.see(layout, keep), self.spec, spread_keep(batch, keep))

@@ -16,6 +16,8 @@ from pigeon_cli.engine.devices import DeviceChoice
 from pigeon_cli.engine.residency import DECODER, TOKENIZER, UNET, VAE, Parts
 from pigeon_cli.pipeline.decode import condition, draw_latents, to_images
 from pigeon_cli.pipeline.positions import position_step, token_positions
+from pigeon_cli.pipeline.prompt import embed_prompt
+from pigeon_cli.pipeline.reference import EmbeddedPrompts
 from pigeon_cli.pipeline.sampling import Model, allowed_ids, prefill, sample_codes
 from pigeon_cli.report.sheet import make_sheet
 from pigeon_cli.training.batches import IconBatches
@@ -81,9 +83,9 @@ def draw_codes(folder: ModelFolder, device: DeviceChoice, codes: Sequence[Sequen
 
 
 def imagine_codes(
-    model: Model, folder: ModelFolder, embedded: Tensor, ids: Tensor, attention: Tensor, guidance: float = 1.0
+    model: Model, folder: ModelFolder, read: EmbeddedPrompts, ids: Tensor, attention: Tensor, guidance: float = 1.0
 ) -> list[tuple[int, ...]]:
-    """Codes that ``model`` draws after left-padded prompts [B, L, D], one stream a row.
+    """Codes that ``model`` draws after left-padded prompts ``ids`` [B, L], one stream a row.
 
     By default without guidance; its unconditional context is the image start alone, as in generation.
     """
@@ -93,15 +95,16 @@ def imagine_codes(
     if guidance != 1.0:
         alone = ids[:1, -1:]
         one = torch.ones_like(alone)
-        nothing = prefill(model, embedded[:1, -1:], one, positions=token_positions(alone, one, spec), step=step)
+        start = embed_prompt(model.get_input_embeddings(), alone, None)
+        nothing = prefill(model, start, one, positions=token_positions(alone, one, spec), step=step)
     drawn = sample_codes(
         model,
-        prefill(model, embedded, attention, positions=places, step=step),
-        range(len(embedded)),
+        prefill(model, read.embedded, attention, positions=places, step=step, coming=read.coming),
+        range(len(ids)),
         replace(spec.sampling, guidance=guidance, beams=1),
         allowed=allowed_ids(spec.vocabulary),
         image_end=spec.vocabulary.image_end,
-        generators=[torch.Generator().manual_seed(stream_seed(0, "codes", row)) for row in range(len(embedded))],
+        generators=[torch.Generator().manual_seed(stream_seed(0, "codes", row)) for row in range(len(ids))],
         unconditional=nothing,
     )
     return [tuple(spec.vocabulary.to_code(token) for token in each.token_ids) for each in drawn]

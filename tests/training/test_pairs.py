@@ -16,6 +16,7 @@ from pigeon_cli.engine.devices import choose_device
 from pigeon_cli.engine.residency import ADAPTER, ALIGNED, DECODER, SCORER, TOKENIZER, Parts
 from pigeon_cli.pipeline.decode import condition
 from pigeon_cli.pipeline.imagine import imagine, reference_slots, word_prompt
+from pigeon_cli.pipeline.reference import join_references
 from pigeon_cli.training.candidates import CandidateSettings, CandidateSource, closeness, continue_prompts
 from pigeon_cli.training.pairs import NEAR_TIES, PreferencePair, ScoredCandidate, choose_pair, read_pairs
 from pigeon_cli.training.request_source import open_requests
@@ -63,7 +64,7 @@ def test_a_batch_of_requests_draws_what_each_draws_alone(icons: Path, tiny: Mode
 
         kept = [mask.keep[0, mask.layout.types[0] == 1] for mask in masks]
         together = continue_prompts(
-            language, spec, asked, kept, torch.cat(slots), [one for number in range(5) for one in streams(number)]
+            language, spec, asked, kept, join_references(slots), [one for number in range(5) for one in streams(number)]
         )
         alone = [
             drawn

@@ -9,6 +9,7 @@ import torch
 
 from pigeon_cli.training.losses import (
     NearCodes,
+    SoftCrossEntropy,
     dpo_loss,
     mask_supervision_loss,
     nearest_codes,
@@ -64,3 +65,19 @@ def test_mask_supervision() -> None:
     expected = (math.log(2) + math.log(1 + math.exp(-2))) / 2
     assert float(mask_supervision_loss(margin, planted, scored)) == pytest.approx(expected)
     assert float(mask_supervision_loss(margin, planted, torch.zeros_like(scored))) == 0.0
+
+
+def test_soft_cross_entropy_is_that_of_autograd_beyond_one_part() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(600, 11, requires_grad=True)
+    targets = torch.stack([torch.randperm(11)[:3] for _ in range(600)])
+    weights = torch.tensor([0.9, 0.05, 0.05]).expand(600, 3)
+    soft, hard = SoftCrossEntropy.apply(logits, targets, weights)
+    (soft * torch.arange(600)).sum().backward()
+    found = logits.grad
+    twin = logits.detach().clone().requires_grad_()
+    wanted = -(torch.log_softmax(twin, dim=1).gather(1, targets) * weights).sum(1)
+    (wanted * torch.arange(600)).sum().backward()
+    torch.testing.assert_close(soft, wanted)
+    torch.testing.assert_close(hard, -torch.log_softmax(twin, dim=1).gather(1, targets[:, :1])[:, 0])
+    torch.testing.assert_close(found, twin.grad)

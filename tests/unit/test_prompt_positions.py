@@ -28,6 +28,12 @@ def test_the_same_place_of_all_pictures_and_of_the_reference_is_close() -> None:
     assert position_step(SPEC) == 8
 
 
+def test_a_slot_stands_at_the_first_place_of_its_block() -> None:
+    row = torch.tensor([[SLOT] * 4 + [START]])
+    placed = token_positions(row, torch.ones_like(row), replace(SPEC, reference_slots=4))[0].tolist()
+    assert placed == [TEXT_ROOM + 8 * place for place in (0, 2, 8, 10, 0)]
+
+
 def test_long_texts_end_before_the_first_place() -> None:
     found = positions(*[5] * (TEXT_ROOM + 3), START, CODE)
     assert found == [0, 0, 0, *range(TEXT_ROOM), TEXT_ROOM, TEXT_ROOM + 8]

@@ -11,15 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pigeon_cli.core.configs import ModelSpec
-from pigeon_cli.models.adapter import Adapter, reference_vectors
+from pigeon_cli.models.adapter import Adapter
 from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.language import build_language_model
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.pipeline.positions import token_positions
 from pigeon_cli.pipeline.prompt import IGNORED, REFERENCE_SLOT
+from pigeon_cli.pipeline.reference import SeenReference, echo_reference, embed_request, see_reference
 from pigeon_cli.training.attention import explicit_attention
 from pigeon_cli.training.loop import TrainingTask
-from pigeon_cli.training.losses import NearCodes, nearest_codes
+from pigeon_cli.training.losses import NearCodes, SoftCrossEntropy, nearest_codes
 from pigeon_cli.training.request_sheet import RequestSheet, imagine_codes
 from pigeon_cli.training.sequences import CodedRequest, SequenceBatch, SequenceSampler
 from pigeon_cli.weights.checkpoint import load_part, save_part
@@ -127,10 +128,12 @@ class LanguageTask(TrainingTask):
         weights = batch.weights.to(self.device)
         asked = weights > 0.9
         embedded = embedded * ~self._lost(ids, asked, lost_rows).unsqueeze(-1)
-        slots = ids == REFERENCE_SLOT
         if len(batch.references):
-            vectors = self._slots(batch.references.to(self.device), hidden_share)
-            embedded = embedded.masked_scatter(slots.unsqueeze(-1), vectors.to(embedded.dtype))
+            seen = self._see(batch.references.to(self.device), hidden_share)
+            slots = (ids == REFERENCE_SLOT).unsqueeze(-1)
+            embedded = embedded.masked_scatter(slots, seen.slots.flatten(0, 1).to(embedded.dtype))
+            if seen.echo is not None:
+                embedded = echo_reference(embedded, ids, seen.echo, self.spec.vocabulary)
         # A mask of ones: without one, positions that jump are taken for separate sequences.
         attention = torch.ones_like(ids)
         positions = token_positions(ids, attention, self.spec)
@@ -143,7 +146,7 @@ class LanguageTask(TrainingTask):
         weights, asked = weights[:, 1:][mask], asked[:, 1:][mask]
         # Only image ids are ever drawn, so only their logits are computed.
         first = self.spec.vocabulary.image_end
-        logits = (hidden[:, :-1][mask] @ table[first:].to(hidden.dtype).T).float()
+        logits = hidden[:, :-1][mask] @ table[first:].to(hidden.dtype).T
         soft, hard = self._cross_entropy(logits, wanted[mask] - first)
         return {
             "loss": (soft * weights).sum() / weights.sum(),
@@ -164,15 +167,16 @@ class LanguageTask(TrainingTask):
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Soft and hard cross-entropy per token; column 0 is the image end, column c + 1 the code c."""
-        logs = torch.log_softmax(logits, dim=-1)
-        hard = -logs.gather(1, labels[:, None])[:, 0]
         neighbours = self.near.table[(labels - 1).clamp(min=0)] + 1
-        spread = -logs.gather(1, neighbours).mean(1)
-        share = self.near.label_share
-        return torch.where(labels > 0, share * hard + (1 - share) * spread, hard), hard.detach()
+        targets = torch.cat([labels[:, None], neighbours], dim=1)
+        spread = (1 - self.near.label_share) / neighbours.shape[1] * (labels > 0).float()[:, None]
+        own = 1 - spread * neighbours.shape[1]
+        weights = torch.cat([own, spread.expand(neighbours.shape)], dim=1)
+        losses: tuple[Tensor, Tensor] = SoftCrossEntropy.apply(logits, targets, weights)
+        return losses
 
-    def _slots(self, references: Tensor, hidden_share: float) -> Tensor:
-        """Adapter outputs [R * slots, width] of packed reference codes [R, patches]."""
+    def _see(self, references: Tensor, hidden_share: float) -> SeenReference:
+        """Packed reference codes [R, patches], of some of which a random part is hidden."""
         mask = references >= 0
         hide = torch.rand(len(references), 1, device=references.device)
         some = torch.rand(len(references), 1, device=references.device) < hidden_share
@@ -181,9 +185,8 @@ class LanguageTask(TrainingTask):
         first = order.masked_fill(~mask, 2.0).argmin(1, keepdim=True)
         keep = mask & ~(some & (order < hide))
         keep = keep.scatter(1, first, True)
-        with torch.no_grad():
-            context = self.decoder(self.tokenizer.quantizer.lookup(references), keep).context
-        return self.adapter(reference_vectors(context, self.spec.reference_slots)).flatten(0, 1)
+        quantizer = self.tokenizer.quantizer
+        return see_reference(references, keep, keep.float(), self.spec, quantizer, self.decoder, self.adapter)
 
     def evaluate(self, step: int, folder: Path) -> dict[str, float]:
         torch.manual_seed(0)
@@ -211,10 +214,9 @@ class LanguageTask(TrainingTask):
         attention = torch.tensor([[column >= width - length for column in range(width)] for length in asked]).long()
         table = self.table()
         self.language.model.embed_tokens.weight.copy_(table)
-        slots = self._slots(batch.references.to(self.device), 0.0).to(table.dtype)
-        embedded = functional.embedding(ids.clamp(min=0), table)
-        embedded = embedded.masked_scatter((ids == REFERENCE_SLOT).unsqueeze(-1), slots)
-        self.sheet.save(path, imagine_codes(self.language, self.folder, embedded, ids, attention.to(self.device)))
+        seen = self._see(batch.references.to(self.device), 0.0)
+        read = embed_request(self.language.model.embed_tokens, ids, seen, self.spec)
+        self.sheet.save(path, imagine_codes(self.language, self.folder, read, ids, attention.to(self.device)))
 
     def export(self) -> None:
         with torch.no_grad():

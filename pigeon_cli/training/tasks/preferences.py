@@ -117,9 +117,10 @@ class PreferencesTask(TrainingTask):
         batch = pad_prompts([self.prompts.prompt(request, None) for request in requests], self.spec.vocabulary)
         layout = self.prompts.layout(requests)
         keep = recorded_keep(layout, [pair.history_kept for pair in pairs], [pair.chosen.kept for pair in pairs])
-        embedded, attention = self.prompts.embed(batch, layout, keep)
-        ids, guidance = batch.ids.to(embedded.device), self.spec.sampling.guidance
-        return imagine_codes(self.language, self.folder, embedded, ids, attention, guidance)
+        read, guidance = self.prompts.embed(batch, layout, keep), self.spec.sampling.guidance
+        device = layout.ids.device
+        ids, attention = batch.ids.to(device), batch.attention.to(device)
+        return imagine_codes(self.language, self.folder, read, ids, attention, guidance)
 
     def export(self) -> None:
         # In full precision: the steps of this stage are small beside bf16's.

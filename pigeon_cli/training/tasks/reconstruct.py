@@ -180,7 +180,7 @@ class ReconstructTask(TrainingTask):
         if self.spec.mask_generator.image_layers > 0:
             # What the mask knows of strangers it has learned from them; this loss would have it forget that again.
             keep = torch.where(layout.types == HISTORY, keep.detach(), keep)
-        embedded, attention = self.prompts.embed(batch, layout, keep)
+        embedded, attention = self.prompts.embed(batch, layout, keep).embedded, batch.attention.to(self.device)
         positions = token_positions(batch.ids.to(self.device), attention, self.spec)
         logits = self.language(inputs_embeds=embedded, attention_mask=attention, position_ids=positions).logits
         return reconstruction_loss(logits, batch.labels.to(self.device), self.near if self.language.training else None)
@@ -201,8 +201,8 @@ class ReconstructTask(TrainingTask):
                 figures[f"{name}_mask_precision"] = right / dropped
         layout, decision = self._decide(self.sheet.coded, [0.3] * len(self.sheet.coded), invert=False, noise=0.0)
         prompts = pad_prompts([self.prompts.prompt(one, None) for one in self.sheet.coded], self.spec.vocabulary)
-        embedded, attention = self.prompts.embed(prompts, layout, decision.keep)
-        codes = imagine_codes(self.language, self.folder, embedded, prompts.ids.to(self.device), attention)
+        read, ids = self.prompts.embed(prompts, layout, decision.keep), prompts.ids.to(self.device)
+        codes = imagine_codes(self.language, self.folder, read, ids, prompts.attention.to(self.device))
         self.sheet.save(folder / f"sheet-{step + 1:06d}.png", codes)
         return figures
 

@@ -1,0 +1,99 @@
+"""What the language model is given of a masked reference: vectors for the slots, and echoes at the answer's places.
+
+A small model reads a reference much sooner where it need not look for it: with ``AdapterConfig.echo_side`` what the
+reference has around a place is also added to the token from which the answer's code at that place is predicted.
+Released weights have the slots alone (DESIGN.md section 2, "Personalizer").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pigeon_cli.core.configs import ModelSpec
+from pigeon_cli.core.vocabulary import Vocabulary
+from pigeon_cli.models.adapter import Adapter, reference_vectors
+from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
+from pigeon_cli.models.quantizer import Quantizer
+from pigeon_cli.pipeline.prompt import REFERENCE_SLOT, embed_prompt
+
+
+@dataclass(frozen=True)
+class SeenReference:
+    """Masked references as the language model sees them."""
+
+    slots: Tensor
+    """[B, slots, D]."""
+    echo: Tensor | None = None
+    """[B, places, D]; ``None`` where the model has none."""
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+
+@dataclass(frozen=True)
+class EmbeddedPrompts:
+    """What enters the language model."""
+
+    embedded: Tensor
+    """[B, L, D]."""
+    coming: Tensor | None = None
+    """[B, S, D]: added to the embeddings of the tokens that are drawn after the prompts, one after another."""
+
+
+def see_reference(
+    codes: Tensor,
+    present: Tensor,
+    keep: Tensor,
+    spec: ModelSpec,
+    quantizer: Quantizer,
+    decoder: EmbeddingDecoder,
+    adapter: Adapter,
+) -> SeenReference:
+    """``codes`` int64 [B, L] (-1: padding), ``present`` bool [B, L]; ``keep`` [B, L] carries the mask's gradient."""
+    vectors = quantizer.lookup(codes)
+    context = decoder(vectors, present, None if spec.repack_reference else keep).context
+    slots: Tensor = adapter(reference_vectors(context, spec.reference_slots))
+    if spec.adapter.echo_side == 0:
+        return SeenReference(slots)
+    return SeenReference(slots, adapter.echoes(vectors * keep.unsqueeze(-1), spec.tokenizer.patches))
+
+
+def join_references(parts: Sequence[SeenReference]) -> SeenReference:
+    """The rows of all ``parts``, one after another."""
+    echoes = [part.echo for part in parts if part.echo is not None]
+    return SeenReference(torch.cat([part.slots for part in parts]), torch.cat(echoes) if echoes else None)
+
+
+def embed_request(
+    embedding: nn.Module, ids: Tensor, reference: SeenReference | None, spec: ModelSpec, keep: Tensor | None = None
+) -> EmbeddedPrompts:
+    """:func:`embed_prompt` of ids [B, L] with one reference a row, and its echo where the model has one."""
+    embedded = embed_prompt(embedding, ids, None if reference is None else reference.slots, keep)
+    if reference is None or reference.echo is None:
+        return EmbeddedPrompts(embedded)
+    return EmbeddedPrompts(echo_reference(embedded, ids, reference.echo, spec.vocabulary), reference.echo[:, 1:])
+
+
+def echo_reference(embedded: Tensor, ids: Tensor, echo: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """``embedded`` [B, L, D] with echoes added to the pictures that are asked for.
+
+    ``echo`` [R, places, D] holds one reference per run of ``REFERENCE_SLOT`` in ``ids`` [B, L], in order of appearance.
+    A picture whose image start follows such a run is its answer: the token from which its n-th code is predicted takes
+    the n-th vector.
+    """
+    slots, start, end = ids == REFERENCE_SLOT, ids == vocabulary.image_start, ids == vocabulary.image_end
+    after_slot = functional.pad(slots, (1, 0))[:, :-1]
+    columns = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    begin = (columns * start).cummax(1).values
+    ends = end.long().cumsum(1)
+    open_still = (start & after_slot).gather(1, begin) & (ends == ends.gather(1, begin))
+    place = columns - begin
+    inside = open_still & (place < echo.shape[1])
+    run = (slots & ~after_slot).flatten().long().cumsum(0).view_as(ids) - 1
+    added = echo[run[inside], place[inside]].to(embedded.dtype)
+    return embedded.index_put((inside,), embedded[inside] + added)
