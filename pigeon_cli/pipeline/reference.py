@@ -72,11 +72,15 @@ def join_references(parts: Sequence[SeenReference]) -> SeenReference:
 def embed_request(
     embedding: nn.Module, ids: Tensor, reference: SeenReference | None, spec: ModelSpec, keep: Tensor | None = None
 ) -> EmbeddedPrompts:
-    """:func:`embed_prompt` of ids [B, L] with one reference a row, and its echo where the model has one."""
+    """:func:`embed_prompt` of ids [B, L] with one reference a row, and its echo where the model has one.
+
+    A row without a slot leaves its reference aside.
+    """
     embedded = embed_prompt(embedding, ids, None if reference is None else reference.slots, keep)
     if reference is None or reference.echo is None:
         return EmbeddedPrompts(embedded)
-    return EmbeddedPrompts(echo_reference(embedded, ids, reference.echo, spec.vocabulary), reference.echo[:, 1:])
+    asked = reference.echo[(ids == REFERENCE_SLOT).any(1)]
+    return EmbeddedPrompts(echo_reference(embedded, ids, asked, spec.vocabulary), reference.echo[:, 1:])
 
 
 def echo_reference(embedded: Tensor, ids: Tensor, echo: Tensor, vocabulary: Vocabulary) -> Tensor:

@@ -63,6 +63,12 @@ class RequestPrompts:
             with_markers=self.spec.history_markers,
         )
 
+    def unasked(self, answer: Sequence[int]) -> MergedPrompt:
+        """``answer`` after an image start alone, which is the unconditional context of guidance."""
+        vocabulary = self.spec.vocabulary
+        response = vocabulary_ids(vocabulary, answer)
+        return merge_prompt([vocabulary.image_start], [], vocabulary, response=response)
+
     def see(self, layout: TokenLayout, keep: Tensor) -> SeenReference:
         """What is seen of the references under ``keep`` [B, M] of the layout."""
         ids, present, kept = reference_part(layout, keep, repack=self.spec.repack_reference)

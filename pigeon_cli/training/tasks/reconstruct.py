@@ -56,6 +56,9 @@ HIDES_THE_REST = frozenset({"mini"})
 """Models that hide of a reference what agrees least with the history, in training as at generation. The paper hides
 what agrees most in training and keeps it at generation: with a gradient, the mask then learns to hide, and so later to
 keep, what is of no use (``mini``: the white paper)."""
+UNASKED_SHARE = {"mini": 0.1}
+"""By model, the share of answers that follow an image start and nothing else: guidance goes from what is drawn then to
+what is drawn when asked, and a LoRA that learns the one alone moves the other along (README, "How good is mini?")."""
 NOISE_UNTIL = 0.5
 """Share of the other steps over which the Gumbel noise of the mask is annealed away."""
 
@@ -80,6 +83,7 @@ class ReconstructTask(TrainingTask):
     ) -> None:
         self.out = out or folder
         self.least_hidden = LEAST_HIDDEN.get(folder.spec.name, 0.0)
+        self.unasked_share = UNASKED_SHARE.get(folder.spec.name, 0.0)
         self.hides_agreeing = folder.spec.name not in HIDES_THE_REST
         self.folder, self.tokenizer, self.sampler = folder, tokenizer, sampler
         self.held_out, self.sheet, self.batch, self.steps = held_out, sheet, batch, steps
@@ -174,7 +178,13 @@ class ReconstructTask(TrainingTask):
         )
 
     def _reconstruct(self, requests: Sequence[CodedRequest], layout: TokenLayout, decision: MaskDecision) -> Tensor:
-        prompts = [self.prompts.prompt(request, request.target) for request in requests]
+        unasked = self.unasked_share if self.language.training else 0.0
+        prompts = [
+            self.prompts.unasked(request.target)
+            if float(torch.rand(())) < unasked
+            else self.prompts.prompt(request, request.target)
+            for request in requests
+        ]
         batch = pad_prompts(prompts, self.spec.vocabulary)
         keep = decision.keep
         if self.spec.mask_generator.image_layers > 0:
