@@ -152,19 +152,13 @@ def check_model(
     Raises :class:`UsageError` for more images than it was made for and for a size that it cannot draw, and
     ``WeightsError`` without a model.
     """
-    from pigeon_cli.pipeline.sizes import drawing_size
+    from pigeon_cli.pipeline.sizes import check_history_size, drawing_size
     from pigeon_cli.weights.store import find_model
 
     model = find_model(name)
-    spec = model.spec
-    if history_size > spec.history_size:
-        raise UsageError(
-            f"the model {spec.name} reads {spec.history_size} history images, and --history-size asks for "
-            f"{history_size}",
-            f"use --history-size {spec.history_size} or less",
-        )
+    check_history_size(model.spec, history_size)
     if aspect is not None or size is not None:
-        drawing_size(spec.diffusion, scenario or model.wordings[0], aspect, size)
+        drawing_size(model.spec.diffusion, scenario or model.wordings[0], aspect, size)
     return model.mapped
 
 

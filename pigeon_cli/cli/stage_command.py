@@ -30,8 +30,8 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoin
 InitFrom = Annotated[
     Path | None, typer.Option("--init-from", metavar="DIR", help="Start from the weights of this model folder.")
 ]
-Looks = Annotated[int, typer.Option(min=1, help="Only for encode: looks per icon set.")]
-Cells = Annotated[int, typer.Option(min=8, help="Only for encode: pictures per look.")]
+Looks = Annotated[int, typer.Option(min=1, help="Only where pictures are encoded: looks per icon set.")]
+Cells = Annotated[int, typer.Option(min=8, help="Only where pictures are encoded: pictures per look.")]
 
 
 def stage_command(stage: str, summary: str) -> Callable[..., None]:

@@ -19,6 +19,7 @@ from transformers import AutoTokenizer, CLIPModel, Dinov2Model, PreTrainedModel,
 
 from pigeon_cli.core.errors import WeightsError
 from pigeon_cli.history.preprocess import to_pixels
+from pigeon_cli.models.encoders import image_features, word_features
 from pigeon_cli.weights.checkpoint import sha256_of
 
 DINO_SIDE, DINO_CROP = 256, 224
@@ -55,16 +56,14 @@ class ClipEncoder:
         """RGB images to float32 [N, D] on the CPU."""
         side = self._model.config.vision_config.image_size
         pixels = torch.from_numpy(np.stack([to_pixels(image, side) for image in images]))
-        pooled = self._model.vision_model(pixel_values=pixels.to(self._model.device)).pooler_output
-        return self._model.visual_projection(pooled).float().cpu()
+        return image_features(self._model, pixels).cpu()
 
     @torch.inference_mode()
     def words(self, text: str) -> Tensor:
         """One text, cut at the model's length, to float32 [1, D] on the CPU."""
         longest = self._model.config.text_config.max_position_embeddings
         tokens = self._tokenizer([text], truncation=True, max_length=longest, return_tensors="pt")
-        pooled = self._model.text_model(**tokens.to(self._model.device)).pooler_output
-        return self._model.text_projection(pooled).float().cpu()
+        return word_features(self._model, tokens["input_ids"], tokens["attention_mask"]).cpu()
 
 
 class DinoEncoder:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import cast
 
-import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 from transformers import LlamaForCausalLM
@@ -91,12 +90,6 @@ def active_adapter(model: PeftModel, adapter_name: str | None) -> Iterator[PeftM
         yield model
     finally:
         _switch(model, before, trainable)
-
-
-def merge_lora(model: PeftModel) -> LlamaForCausalLM:
-    """Fold the active adapter into the base weights, so that inference needs no adapter; ends ``model``'s use."""
-    with torch.no_grad():
-        return cast(LlamaForCausalLM, model.merge_and_unload())
 
 
 def _switch(model: PeftModel, adapter_name: str, trainable: Mapping[str, bool]) -> None:

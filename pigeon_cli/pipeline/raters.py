@@ -131,22 +131,22 @@ class FreeRater:
         return functional.normalize(torch.cat([functional.normalize(half, dim=-1) for half in halves], 1), dim=-1)
 
     def _seen(self, images: Sequence[Image.Image]) -> Tensor:
-        from pigeon_cli.models.encoders import image_vectors
+        from pigeon_cli.models.encoders import image_features
 
         with self._parts.use(CLIP) as clip:
             side = int(clip.config.vision_config.image_size)
             resized = [image.resize((METRIC_SIDE, METRIC_SIDE), Image.Resampling.BILINEAR) for image in images]
             pixels = torch.stack([torch.from_numpy(to_pixels(image, side)) for image in resized])
-            return image_vectors(clip, pixels)
+            return functional.normalize(image_features(clip, pixels), dim=-1)
 
     def _read(self, words: str) -> Tensor:
-        from pigeon_cli.models.encoders import word_vectors
+        from pigeon_cli.models.encoders import word_features
 
         with self._parts.use(CLIP) as clip:
             limit = int(clip.config.text_config.max_position_embeddings)
             read = self._tokenizer([words], truncation=True, max_length=limit, return_tensors="pt")
-            device = self._parts.device.device
-            return word_vectors(clip, read["input_ids"].to(device), read["attention_mask"].to(device))[0]
+            features = word_features(clip, read["input_ids"], read["attention_mask"])
+            return functional.normalize(features, dim=-1)[0]
 
     @cached_property
     def _tokenizer(self) -> Any:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from pigeon_cli import __version__
-from pigeon_cli.core.errors import InputError, UsageError
+from pigeon_cli.core.errors import InputError
 from pigeon_cli.core.records import (
     DeviceRecord,
     GenerateRequest,
@@ -33,6 +33,7 @@ from pigeon_cli.pipeline.outcomes import MaskOutcome, Outcome
 from pigeon_cli.pipeline.planning import Budget
 from pigeon_cli.pipeline.session import Session
 from pigeon_cli.pipeline.settings import Settings, choices_of, resolve
+from pigeon_cli.pipeline.sizes import check_history_size
 from pigeon_cli.pipeline.stages import Progress, Stages
 from pigeon_cli.pipeline.words import has_place
 from pigeon_cli.weights.store import PARTS, find_model
@@ -100,7 +101,7 @@ def open_session(request: GenerateRequest) -> Session:
     device, model = choose_device(request.device), find_model(request.model)
     if request.alignment is not None:
         model = model.aligned_by(Path(request.alignment))
-    check_history(request, model)
+    check_history_size(model.spec, len(request.used_history))
     budget = Budget(request.max_memory, request.dtype, request.quantize)
     return Session(model, device, budget)
 
@@ -132,16 +133,6 @@ def open_images(request: GenerateRequest, stages: Stages) -> tuple[list[Image.Im
         history = [open_unchanged(image.path, image.sha256, request.alpha) for image in request.used_history]
         wish = request.reference
         return history, None if wish is None else open_unchanged(wish.path, wish.sha256, request.alpha)
-
-
-def check_history(request: GenerateRequest, model: StoredModel) -> None:
-    """Raises :class:`UsageError` for more history images than the model was made for."""
-    limit, used = model.spec.history_size, len(request.used_history)
-    if used > limit:
-        raise UsageError(
-            f"the model {model.spec.name} reads {limit} history images, and there are {used}",
-            f"add --history-size {limit}",
-        )
 
 
 def open_unchanged(path: Path, sha256: str | None, alpha: str) -> Image.Image:

@@ -1,11 +1,11 @@
-"""How large a picture is drawn: aspect ratios of the published model, scaled to a long side (DESIGN.md section 2)."""
+"""Sizes that a model sets: the history that it reads, the picture that it draws (DESIGN.md section 2)."""
 
 from __future__ import annotations
 
 from math import isqrt
 from typing import Final
 
-from pigeon_cli.core.configs import DiffusionConfig
+from pigeon_cli.core.configs import DiffusionConfig, ModelSpec
 from pigeon_cli.core.errors import UsageError
 
 ASPECTS: Final = {
@@ -22,6 +22,15 @@ DEFAULTS: Final = {"poster": "2:3"}
 STEP: Final = 8
 """What ``--size`` is a multiple of: the side of the VAE's cells."""
 _SQUARE: Final = isqrt(ASPECTS["1:1"][0] * ASPECTS["1:1"][1])
+
+
+def check_history_size(spec: ModelSpec, size: int) -> None:
+    """Raises :class:`UsageError` for a history of more than the images that the model was made for."""
+    if size > spec.history_size:
+        raise UsageError(
+            f"the model {spec.name} reads {spec.history_size} history images, not {size}",
+            f"use --history-size {spec.history_size} or less",
+        )
 
 
 def drawing_size(config: DiffusionConfig, wording: str, aspect: str | None, size: int | None) -> tuple[int, int]:

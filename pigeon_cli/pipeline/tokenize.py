@@ -13,7 +13,7 @@ from pigeon_cli.core.vocabulary import Vocabulary
 from pigeon_cli.engine.stage_bytes import IMAGES_AT_ONCE
 from pigeon_cli.history.preprocess import to_pixels
 from pigeon_cli.models.quantizer import Quantizer
-from pigeon_cli.models.visual_tokenizer import VisualTokenizer
+from pigeon_cli.models.visual_tokenizer import TokenizedImages, VisualTokenizer
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,16 @@ def tokenize(tokenizer: VisualTokenizer, images: Sequence[Image.Image]) -> list[
     for start in range(0, len(images), IMAGES_AT_ONCE):
         pixels = [to_pixels(image, tokenizer.config.image_size) for image in images[start : start + IMAGES_AT_ONCE]]
         batch = torch.stack([torch.from_numpy(part) for part in pixels])
-        found = tokenizer.encode(batch.to(tokenizer.quantizer.embedding.weight))
-        for codes, keep, features in zip(found.codes, found.keep, found.features, strict=True):
-            patches = keep.nonzero()[:, 0]
-            tokens.append(ImageTokens(tuple(codes[patches].tolist()), tuple(patches.tolist()), features[patches]))
+        tokens += kept_tokens(tokenizer.encode(batch.to(tokenizer.quantizer.embedding.weight)))
+    return tokens
+
+
+def kept_tokens(found: TokenizedImages) -> list[ImageTokens]:
+    """The tokens that the selector kept, image by image."""
+    tokens = []
+    for codes, keep, features in zip(found.codes, found.keep, found.features, strict=True):
+        patches = keep.nonzero()[:, 0]
+        tokens.append(ImageTokens(tuple(codes[patches].tolist()), tuple(patches.tolist()), features[patches]))
     return tokens
 
 

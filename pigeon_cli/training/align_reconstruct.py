@@ -15,7 +15,7 @@ from pigeon_cli.training.alignments import RUN_FOLDER, AlignOptions, begin, fini
 from pigeon_cli.training.data.people import is_icon_dataset
 from pigeon_cli.training.loop import run_training
 from pigeon_cli.training.processes import Processes, own_device
-from pigeon_cli.training.reconstruct_material import IconMaterial, Material, PeopleMaterial, ReconstructOptions
+from pigeon_cli.training.reconstruct_material import IconMaterial, PeopleMaterial, ReconstructOptions
 from pigeon_cli.weights.store import BUNDLED, ModelFolder, locate_model
 
 PARENTS = ("tokenizer", "decoder", "base_adapter")
@@ -32,8 +32,8 @@ def align_reconstruct(own: ReconstructOptions, options: AlignOptions, say: Calla
     folder = locate_model(options.model)
     runs = own.runs or Path(options.out or ".") / RUN_FOLDER
     run_folder = runs / "reconstruct" if own.runs is not None else runs
-    kind: type[IconMaterial | PeopleMaterial] = IconMaterial if is_icon_dataset(own.data) else PeopleMaterial
-    material: Material = kind(own, folder, device, options, runs, say)
+    kind = IconMaterial if is_icon_dataset(own.data) else PeopleMaterial
+    material = kind(own, folder, device, options, runs, say)
     settings = loop_settings("reconstruct", folder, options, run_folder, material.count)
     settled: dict[str, Any] = {**recorded(settings), "target": material.target}
     record = origin("reconstruct", folder, PARENTS, material.sha256, settled)

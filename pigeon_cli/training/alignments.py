@@ -117,7 +117,7 @@ def begin(settings: LoopSettings, record: AlignmentRecord) -> None:
             f"the run in {settings.run_folder} was begun with other settings, data or weights ({BEGUN} names them)",
             "resume it with the same ones, or choose another folder",
         )
-    if not (settings.run_folder / "checkpoint.pt").exists():
+    if not settings.checkpoint.exists():
         write_all(settings.run_folder, [(BEGUN, text.encode())])
 
 

@@ -50,6 +50,11 @@ class LoopSettings:
     """Evaluations in a row that may bring no better ``TrainingTask.watched`` before the run ends; the best weights are
     then what is exported."""
 
+    @property
+    def checkpoint(self) -> Path:
+        """What an interrupted run goes on from."""
+        return self.run_folder / "checkpoint.pt"
+
 
 class TrainingTask(ABC):
     """What one stage trains: its modules, its loss, its evaluation and the weights files it exports."""
@@ -75,6 +80,9 @@ class TrainingTask(ABC):
     @abstractmethod
     def export(self) -> None:
         """Write this stage's weights files into the model folder."""
+
+    def start(self) -> None:  # noqa: B027 - most stages start from the random weights of their modules
+        """Compute first weights from the data, where there are neither a checkpoint nor another model's weights."""
 
     def start_from(self, folder: ModelFolder) -> None:
         """Begin with the weights of another model folder: every module whose file it has; strict, at least one."""
@@ -147,7 +155,7 @@ class _Run:
     ) -> None:
         self.task, self.settings, self.device, self.say, self.processes = task, settings, device, say, processes
         self.best = Best()
-        self.checkpoint = settings.run_folder / "checkpoint.pt"
+        self.checkpoint = settings.checkpoint
         groups = task.parameter_groups(settings)
         for group in groups:
             group.setdefault("lr", settings.learning_rate)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from pigeon_cli.core.errors import UsageError
 from pigeon_cli.engine.devices import DeviceChoice
@@ -43,41 +44,44 @@ class ReconstructOptions:
     init_from: Path | None = None
 
 
-class Material(Protocol):
-    """Data of one kind, ready to be encoded and learned from."""
+@dataclass
+class Material(ABC):
+    """Data of one kind, ready to be encoded and learned from, and what there is to do that with."""
 
-    target: str
+    own: ReconstructOptions
+    folder: ModelFolder
+    device: DeviceChoice
+    options: AlignOptions
+    runs: Path
+    say: Callable[[str], None]
+    target: str = field(init=False)
 
     @property
+    @abstractmethod
     def count(self) -> int | None:
         """Requests that there are, ``None`` where they never end."""
 
     @property
+    @abstractmethod
     def sha256(self) -> str:
         """Of the data."""
 
+    @abstractmethod
     def encode(self) -> None:
         """Codes that are not there yet; the main process does it, all others read them."""
 
+    @abstractmethod
     def task(self, settings: LoopSettings) -> TrainingTask:
         """Stage 1 on this data."""
 
 
-class IconMaterial:
+@dataclass
+class IconMaterial(Material):
     """What ``pigeon train data`` made."""
 
-    def __init__(
-        self,
-        own: ReconstructOptions,
-        folder: ModelFolder,
-        device: DeviceChoice,
-        options: AlignOptions,
-        runs: Path,
-        say: Callable[[str], None],
-    ) -> None:
-        self.own, self.folder, self.device, self.options, self.runs, self.say = own, folder, device, options, runs, say
-        self.target = own.target or "mixed"
-        self.batches = IconBatches(load_dataset(own.data), device.device)
+    def __post_init__(self) -> None:
+        self.target = self.own.target or "mixed"
+        self.batches = IconBatches(load_dataset(self.own.data), self.device.device)
 
     @property
     def count(self) -> None:
@@ -103,25 +107,18 @@ class IconMaterial:
         return build_task("reconstruct", self.folder, self.batches, stage, settings, self.device)
 
 
-class PeopleMaterial:
+@dataclass
+class PeopleMaterial(Material):
     """Users' own images: nobody knows another right answer than the image itself."""
 
-    def __init__(
-        self,
-        own: ReconstructOptions,
-        folder: ModelFolder,
-        device: DeviceChoice,
-        options: AlignOptions,
-        runs: Path,
-        say: Callable[[str], None],
-    ) -> None:
-        self.folder, self.device, self.options, self.runs, self.say = folder, device, options, runs, say
+    def __post_init__(self) -> None:
+        own = self.own
         if own.target not in (None, "self"):
             raise UsageError(f"{own.data} has no pairs of drawings for --target {own.target}", "use --target self")
         self.target = "self"
         self.people = read_people(own.data, own.split)
         for warning in self.people.warnings:
-            say(warning)
+            self.say(warning)
 
     @property
     def count(self) -> int:

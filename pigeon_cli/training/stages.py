@@ -98,6 +98,8 @@ def run_stage(name: str, options: StageOptions, say: Callable[[str], None]) -> d
     task = build_task(name, folder, batches, options, settings, device)
     if options.init_from is not None:
         task.start_from(ModelFolder(options.init_from))
+    elif not settings.checkpoint.exists():
+        task.start()
     return run_training(task, settings, device, say)
 
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from pigeon_cli.core.randomness import stream_seed
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
-from pigeon_cli.pipeline.tokenize import ImageTokens
+from pigeon_cli.pipeline.tokenize import kept_tokens
 from pigeon_cli.training.batches import IconBatches, normalise
 from pigeon_cli.training.candidates import TasteRequest
 from pigeon_cli.training.data.looks import PLAIN, apply_look
@@ -68,7 +67,7 @@ class IconRequests:
                 apply_look(look, self.batches.rgba([records[id]])) for look, id in zip(looks, ids, strict=True)
             ]
             asked.append(request)
-        tokens = iter(tokens_of(tokenizer, torch.cat(pictures)))
+        tokens = iter(kept_tokens(tokenizer.encode(normalise(torch.cat(pictures)))))
         result = []
         for number, request in zip(numbers, asked, strict=True):
             history = tuple(next(tokens) for _ in request.history)
@@ -76,13 +75,3 @@ class IconRequests:
             reference, answer = next(tokens), next(tokens)
             result.append(TasteRequest(number, history, planted, reference, request.words, answer.codes))
         return result
-
-
-def tokens_of(tokenizer: VisualTokenizer, images: Tensor) -> list[ImageTokens]:
-    """Tokens of RGB pictures [B,3,H,W] in 0..1; like :func:`pigeon_cli.pipeline.tokenize.tokenize`."""
-    found = tokenizer.encode(normalise(images))
-    tokens = []
-    for codes, keep, features in zip(found.codes, found.keep, found.features, strict=True):
-        patches = keep.nonzero()[:, 0]
-        tokens.append(ImageTokens(tuple(codes[patches].tolist()), tuple(patches.tolist()), features[patches]))
-    return tokens

@@ -19,7 +19,7 @@ from pigeon_cli.weights.keymaps import CLIP, LORA, MODEL_FILES, Target, starting
 from pigeon_cli.weights.manifest import NAME, read_manifest
 from pigeon_cli.weights.official_spec import CONFIGS, folder_spec
 from pigeon_cli.weights.published import Source, assign, find_files
-from pigeon_cli.weights.published_alignment import Alignment, check_settings, find_alignment, merge_lora
+from pigeon_cli.weights.published_alignment import Alignment, check_settings, find_alignment
 from pigeon_cli.weights.store import DOWNLOADED
 from pigeon_cli.weights.store import is_official as is_official
 from pigeon_cli.weights.stored_model import M, TensorFile
@@ -125,23 +125,6 @@ class OfficialFolder:
                 "name a folder that holds a published Pigeon alignment",
             )
         return self.alignment
-
-
-def load_official(folder: OfficialFolder, part: str, module: M) -> M:
-    """Give ``module`` the mapped weights of ``part``: tokenizer, decoder, language, unet, vae, mask_generator, adapter.
-
-    ``module`` is built from ``folder.spec`` as :func:`pigeon_cli.weights.published.assign` says, and returned. Raises
-    :class:`WeightsError` with the file, the published key and both shapes.
-    """
-    assign(cast(nn.Module, module), folder.sources(part))
-    return module
-
-
-def load_aligned_language(folder: OfficialFolder, module: M) -> M:
-    """The language model with its LoRA folded in; else as :func:`load_official`."""
-    load_official(folder, "language", module)
-    merge_lora(cast(nn.Module, module), folder.aligned, folder.spec.language)
-    return module
 
 
 def _our_key(source: Source) -> Callable[[str], str | None]:

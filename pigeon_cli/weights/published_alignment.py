@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pigeon_cli.core.configs import LanguageConfig
 from pigeon_cli.core.errors import OutputError, WeightsError
 from pigeon_cli.weights.checkpoint import save_part
 from pigeon_cli.weights.keymaps import ADAPTER, ALIGNMENT_FILES, LORA, MASK_GENERATOR, Target, packed
-from pigeon_cli.weights.published import Source, find_files, match, read_json
+from pigeon_cli.weights.published import Source, find_files, read_json
 
 PACKED_WEIGHTS, PACKED_SETTINGS = "alignment.safetensors", "pigeon.json"
 LORA_SETTINGS = "adapter_config.json"
@@ -82,32 +82,6 @@ def find_alignment(*folders: Path) -> Alignment:
     )
     settings = lora / LORA_SETTINGS
     return Alignment(sources, _settings(settings, read_json(settings)), settings)
-
-
-def merge_lora(model: nn.Module, alignment: Alignment, config: LanguageConfig) -> None:
-    """Fold the LoRA into the linear layers of ``model`` that it is for: W + alpha / rank * B A.
-
-    Each target must have its two matrices in the right shapes and the settings must be those of ``config``, else
-    :class:`WeightsError`. The sums are made in float32 and become new tensors of the weights' type; the other weights
-    stay mapped.
-    """
-    check_settings(alignment, config)
-    linears = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in config.lora_targets
-    }
-    wanted: dict[str, Tensor] = {}
-    for name, module in linears.items():
-        wanted[_key(name, "A")] = torch.empty(config.lora_rank, module.in_features, device="meta")
-        wanted[_key(name, "B")] = torch.empty(module.out_features, config.lora_rank, device="meta")
-    found = match(wanted, [alignment.source(LORA.part)])
-    scale = config.lora_alpha / config.lora_rank
-    with torch.no_grad():
-        for name, module in linears.items():
-            change = found[_key(name, "B")].float() @ found[_key(name, "A")].float()
-            merged = (module.weight.float() + scale * change).to(module.weight.dtype)
-            module.weight = nn.Parameter(merged, requires_grad=module.weight.requires_grad)
 
 
 def check_settings(alignment: Alignment, config: LanguageConfig) -> None:
@@ -192,7 +166,3 @@ def _only(what: str, found: Sequence[Path], folders: Sequence[Path]) -> Path:
 
 def _words(lora: LoraSettings) -> str:
     return f"rank {lora.rank}, alpha {lora.alpha} on {', '.join(sorted(lora.targets))}"
-
-
-def _key(name: str, side: str) -> str:
-    return f"base_model.model.{name}.lora_{side}.weight"

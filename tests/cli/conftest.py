@@ -26,6 +26,15 @@ from pigeon_cli.core.records import (
 )
 
 HISTORY_LIMIT = 12
+ODD_NAMES = (
+    ('two  words \'and "quotes".png', 'two  words \'and "quotes"'),
+    ("👩‍🚀🦊.png", "👩‍🚀🦊"),
+    ("line\nbreak\x1b[31m.png", "line_break_[31m"),
+    ("[red]bold[]].png", "[red]bold[]]"),
+    (os.fsdecode(b"caf\xe9.png"), "caf_"),
+    ("x" * 240 + ".png", "x" * 120),
+)
+"""Names of files, and what the names of images made from them begin with."""
 
 
 @dataclass

@@ -26,7 +26,7 @@ from pigeon_cli.core.records import (
 from pigeon_cli.report import files
 from pigeon_cli.report.json_report import MASKS_SCHEMA_NAME, read_schema
 
-from .conftest import find_fake_model, picture
+from .conftest import ODD_NAMES, find_fake_model, picture
 
 MASK = TokenMask((0, 2), (1,), (0.5, 0.1, 0.25), (7, 8, 9), (0, 1, 3))
 
@@ -141,17 +141,7 @@ def test_words_have_no_picture(pigeon, masks: FakeMasks, liked: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "stem"),
-    [
-        ('two  words \'and "quotes".png', 'two  words \'and "quotes"'),
-        ("👩‍🚀🦊.png", "👩‍🚀🦊"),
-        ("line\nbreak\x1b[31m.png", "line_break_[31m"),
-        ("[red]bold[]].png", "[red]bold[]]"),
-        (os.fsdecode(b"caf\xe9.png"), "caf_"),
-        ("x" * 240 + ".png", "x" * 120),
-    ],
-)
+@pytest.mark.parametrize(("name", "stem"), ODD_NAMES)
 def test_names_from_any_file(pigeon, masks: FakeMasks, liked: Path, wish: Path, name: str, stem: str) -> None:
     odd = picture(liked / name, 99)
     result = pigeon("inspect-mask", "--history", odd, "--ref", wish)

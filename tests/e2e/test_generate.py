@@ -186,7 +186,7 @@ def test_the_same_seed_gives_the_same_bytes(pigeon: Pigeon, liked: Path, wish: P
 def test_too_long_a_history_names_the_limit(pigeon: Pigeon, liked: Path, wish: Path) -> None:
     result = pigeon("--history", liked, "--ref", wish, "--history-size", "6")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "the model mini reads 5 history images, and --history-size asks for 6" in result.stderr
+    assert "the model mini reads 5 history images, not 6" in result.stderr
 
 
 def test_more_tokens_than_the_model_can_read(pigeon: Pigeon, liked: Path, wish: Path) -> None:

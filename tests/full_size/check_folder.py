@@ -10,17 +10,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-from torch import nn
-
 from pigeon_cli.core.errors import PigeonError, WeightsError
-from pigeon_cli.weights.official import OfficialFolder, load_official
-from pigeon_cli.weights.published import match
-from pigeon_cli.weights.published_alignment import check_settings, find_alignment
-from tests.keymaps.official_files import BUILDERS, empty, shapes_of
+from pigeon_cli.weights.official import OfficialFolder
+from pigeon_cli.weights.published_alignment import find_alignment
+from tests.keymaps.official_files import LOADERS, loaded
 
-ALIGNED = ("mask_generator", "adapter")
-"""Parts that only an alignment has, its LoRA apart."""
+ALIGNED = ("mask_generator", "adapter", "lora")
+"""Parts that only an alignment has."""
 
 
 def part_bytes(path: Path, alignment: bool) -> Iterator[tuple[str, int]]:
@@ -31,15 +27,10 @@ def part_bytes(path: Path, alignment: bool) -> Iterator[tuple[str, int]]:
     folder = OfficialFolder(path, find_alignment(path) if alignment else None)
     if missing := folder.missing():
         raise WeightsError(f"{path} lacks {', '.join(missing)}", "make it again")
-    for part in BUILDERS:
+    for part in LOADERS:
         if alignment or part not in ALIGNED:
-            module: nn.Module = load_official(folder, part, empty(part, folder.spec))
             # What no file holds, the rotary frequencies, is not part of the state.
-            yield part, sum(tensor.nbytes for tensor in module.state_dict().values())
-    if alignment:
-        check_settings(folder.aligned, folder.spec.language)
-        wanted = {key: torch.empty(shape, device="meta") for key, shape in shapes_of("lora", folder.spec).items()}
-        yield "lora", sum(tensor.nbytes for tensor in match(wanted, folder.sources("lora")).values())
+            yield part, sum(tensor.nbytes for tensor in loaded(folder, part).state_dict().values())
 
 
 def main() -> int:

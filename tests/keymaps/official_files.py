@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -30,10 +29,12 @@ from pigeon_cli.models.adapter import Adapter
 from pigeon_cli.models.diffusion import build_unet, build_vae
 from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.language import build_language_model
+from pigeon_cli.models.low_rank import LowRank
 from pigeon_cli.models.mask_generator import MaskGenerator
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.weights import keymaps
 from pigeon_cli.weights.keymaps import KeyMap, Target
+from pigeon_cli.weights.official import OfficialFolder
 from pigeon_cli.weights.official_spec import (
     LANGUAGE_CONFIG,
     LANGUAGE_FIELDS,
@@ -77,16 +78,18 @@ BUILDERS: dict[str, Callable[[ModelSpec], Any]] = {
     "mask_generator": lambda spec: MaskGenerator(spec.mask_generator),
     "adapter": lambda spec: Adapter(spec.adapter),
 }
+LOADERS = {**BUILDERS, keymaps.LORA.part: lambda spec: LowRank(spec.language)}
+"""What a model in the published layout is made of, its LoRA included."""
 DEPTH = 2
 IGNORED_SHAPE = (3,)
 PUBLISHED_EPSILON = 1e-6
 """Differs from what our specification assumes: the folder's own configuration must win."""
 
 
-def empty(part: str, spec: ModelSpec) -> Any:
-    """The module of ``part`` without weights, as loading wants it."""
-    with init_empty_weights(include_buffers=False):
-        return BUILDERS[part](spec)
+def loaded(folder: OfficialFolder, part: str) -> Any:
+    """The module of ``part`` as commands load it; ``lora`` is the one that lies beside the language model."""
+    build = LOADERS[part]
+    return folder.fill(part, lambda: build(folder.spec))
 
 
 def tiny_spec() -> ModelSpec:
@@ -151,7 +154,8 @@ def shapes_of(part: str, spec: ModelSpec) -> dict[str, tuple[int, ...]]:
     """Our keys of ``part`` and their shapes."""
     if part == "lora":
         return dict(lora_shapes(spec.language))
-    return {key: tuple(tensor.shape) for key, tensor in empty(part, spec).state_dict().items()}
+    with torch.device("meta"):
+        return {key: tuple(tensor.shape) for key, tensor in BUILDERS[part](spec).state_dict().items()}
 
 
 def published_shapes(keymap: KeyMap, spec: ModelSpec) -> dict[str, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""Finding an alignment in its published forms and in ours, and folding its LoRA in."""
+"""Finding an alignment in its published forms and in ours, and laying its LoRA beside the model."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ import torch
 from peft import PeftModel
 
 from pigeon_cli.core.errors import OutputError, WeightsError
-from pigeon_cli.models.low_rank import LowRank
-from pigeon_cli.weights.official import OfficialFolder, load_aligned_language, load_official
+from pigeon_cli.weights.official import OfficialFolder
 from pigeon_cli.weights.published_alignment import Alignment, check_settings, find_alignment, pack
 from tests.keymaps.official_files import (
     BUILDERS,
-    empty,
+    loaded,
     read_back,
     tiny_spec,
     write_lora,
@@ -28,7 +27,6 @@ from tests.keymaps.official_files import (
 from tests.parity.golden import fill
 
 Copy = Callable[[Path], Path]
-ALPHA_OVER_RANK = 2.0
 
 
 def lora_path(alignment: Alignment) -> Path:
@@ -54,7 +52,7 @@ def test_mask_generator_and_adapter_get_the_weights_of_the_rule(
 ) -> None:
     found = find_alignment(checkpoints)
     folder = OfficialFolder(sharded, pack(found, tmp_path) if ours else found)
-    module = load_official(folder, part, empty(part, folder.spec))
+    module = loaded(folder, part)
     expected = BUILDERS[part](tiny_spec())
     fill(expected, {"mask_generator": "mask"}.get(part, part), 0)
     parameters = dict(expected.named_parameters())
@@ -72,34 +70,15 @@ def test_both_forms_of_the_lora_give_what_peft_computes(sharded: Path, tmp_path:
         shutil.rmtree(checkpoint / "llama")
         write_lora(checkpoint / where)
     folder = OfficialFolder(sharded, find_alignment(tmp_path))
-    merged = load_aligned_language(folder, empty("language", folder.spec)).eval()
-    base = load_official(folder, "language", empty("language", folder.spec)).eval()
+    base, lora = loaded(folder, "language").eval(), loaded(folder, "lora")
     ids = torch.tensor([[5, 9, 44, 60]])
     with torch.no_grad():
-        plain, found = base(ids).logits, merged(ids).logits
+        plain = base(ids).logits
+        with lora.applied_to(base):
+            found = base(ids).logits
         expected = PeftModel.from_pretrained(base, checkpoint / where).eval()(ids).logits
     assert torch.allclose(found, expected, atol=1e-5)
     assert not torch.allclose(found, plain, atol=1e-2)
-
-
-def test_merging_leaves_the_mapped_file_as_it_is(sharded: Path, checkpoints: Path) -> None:
-    folder = OfficialFolder(sharded, find_alignment(checkpoints))
-    before = [path.read_bytes() for path in folder.sources("language")[0].files.shards]
-    load_aligned_language(folder, empty("language", folder.spec))
-    assert [path.read_bytes() for path in folder.sources("language")[0].files.shards] == before
-
-
-def test_the_merge_of_half_precision_weights_is_rounded_once(sharded: Path, checkpoints: Path, copy_of: Copy) -> None:
-    folder = OfficialFolder(copy_of(sharded), find_alignment(checkpoints))
-    for path in folder.sources("language")[0].files.shards:
-        write_tensors(path, {key: tensor.bfloat16() for key, tensor in read_back(path).items()})
-    name = "model.layers.0.self_attn.q_proj"
-    lora = read_back(lora_path(folder.aligned))
-    first, second = (lora[f"base_model.model.{name}.lora_{side}.weight"] for side in "AB")
-    base = load_official(folder, "language", empty("language", folder.spec)).get_submodule(name).weight
-    found = load_aligned_language(folder, empty("language", folder.spec)).get_submodule(name).weight
-    assert found.dtype == torch.bfloat16
-    assert torch.equal(found, (base.float() + ALPHA_OVER_RANK * (second @ first)).bfloat16())
 
 
 def test_the_lora_of_stage_two_replaces_that_of_stage_one(checkpoints: Path) -> None:
@@ -166,7 +145,7 @@ def test_settings_of_another_lora_are_refused(sharded: Path, tmp_path: Path, fie
     write_lora(checkpoint / "llama", **{field: value})
     folder = OfficialFolder(sharded, find_alignment(checkpoint))
     with pytest.raises(WeightsError, match=said) as caught:
-        folder.fill("lora", lambda: LowRank(folder.spec.language))
+        loaded(folder, "lora")
     assert str(checkpoint / "llama" / "adapter_config.json") in caught.value.message
 
 

@@ -14,13 +14,13 @@ import torch
 from pigeon_cli.core.errors import WeightsError
 from pigeon_cli.models.diffusion import build_scheduler
 from pigeon_cli.weights import keymaps
-from pigeon_cli.weights.official import OfficialFolder, is_official, load_official
+from pigeon_cli.weights.official import OfficialFolder, is_official
 from pigeon_cli.weights.official_spec import LANGUAGE_CONFIG, OWN_SPEC, UNET_CONFIG
-from pigeon_cli.weights.published import find_files, read_tensors
+from pigeon_cli.weights.published import assign, find_files, read_tensors
 from tests.keymaps.official_files import (
     BUILDERS,
     PUBLISHED_EPSILON,
-    empty,
+    loaded,
     read_back,
     tiny_spec,
     write_json,
@@ -47,10 +47,6 @@ def by_the_weight_rule(part: str) -> Any:
         rename: Rename = f"{published}.".__add__
         fill(module.get_submodule(ours), "tok", 0, rename)
     return module
-
-
-def loaded(folder: OfficialFolder, part: str) -> Any:
-    return load_official(folder, part, empty(part, folder.spec))
 
 
 @pytest.mark.parametrize("part", MODEL_PARTS)
@@ -84,7 +80,7 @@ def test_a_module_without_its_buffers_is_refused(sharded: Path) -> None:
     with torch.device("meta"):
         module = BUILDERS["language"](folder.spec)
     with pytest.raises(ValueError, match="inv_freq is in no file"):
-        load_official(folder, "language", module)
+        assign(module, folder.sources("language"))
 
 
 @pytest.mark.parametrize("ending", [".bin", ".safetensors"])

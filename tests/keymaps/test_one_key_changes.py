@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from pigeon_cli.core.errors import WeightsError
-from pigeon_cli.models.low_rank import LowRank
 from pigeon_cli.weights import keymaps
 from pigeon_cli.weights.keymaps import KeyMap, Target
-from pigeon_cli.weights.official import OfficialFolder, load_official
+from pigeon_cli.weights.official import OfficialFolder
 from pigeon_cli.weights.published import Source
 from pigeon_cli.weights.published_alignment import find_alignment, pack
-from tests.keymaps.official_files import empty, read_back, write_tensors
+from tests.keymaps.official_files import loaded, read_back, write_tensors
 
 Change = Callable[[dict[str, Tensor], str], str]
 Copy = Callable[[Path], Path]
@@ -58,13 +57,6 @@ def change_one_key(source: Source, change: Change) -> tuple[Path, str]:
     return path, expected
 
 
-def load(folder: OfficialFolder, part: str) -> None:
-    if part == "lora":
-        folder.fill("lora", lambda: LowRank(folder.spec.language))
-    else:
-        load_official(folder, part, empty(part, folder.spec))
-
-
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 @pytest.mark.parametrize("keymap", EVERY_FILE, ids=lambda entry: entry.files[-1])
 def test_the_file_the_key_and_both_shapes_are_named(
@@ -74,7 +66,7 @@ def test_the_file_the_key_and_both_shapes_are_named(
     source = next(entry for entry in folder.sources(keymap.part) if entry.keymap.files == keymap.files)
     path, expected = change_one_key(source, change)
     with pytest.raises(WeightsError) as caught:
-        load(folder, keymap.part)
+        loaded(folder, keymap.part)
     assert caught.value.message == f"the weights file {path} {expected}"
 
 
@@ -86,7 +78,7 @@ def test_our_own_alignment_file_is_as_strict(
     folder = OfficialFolder(sharded, pack(find_alignment(checkpoints), tmp_path))
     path, expected = change_one_key(folder.aligned.source(part), change)
     with pytest.raises(WeightsError) as caught:
-        load(folder, part)
+        loaded(folder, part)
     assert caught.value.message == f"the weights file {path} {expected}"
 
 
@@ -98,7 +90,7 @@ def test_of_many_wrong_tensors_one_is_named_and_the_others_counted(sharded: Path
     write_tensors(path, {key: tensor for key, tensor in tensors.items() if not key.startswith("blocks.1.")})
     gone = sorted(key for key in tensors if key.startswith("blocks.1."))
     with pytest.raises(WeightsError) as caught:
-        load(folder, "decoder")
+        loaded(folder, "decoder")
     assert f"lacks the tensor {gone[0]}" in caught.value.message
     assert f"({len(gone) - 1} more tensors do not fit)" in caught.value.message
 
@@ -111,7 +103,7 @@ def test_a_tensor_under_its_old_and_its_new_name_is_caught(sharded: Path, copy_o
     key = "decoder.mid_block.attentions.0.to_q.weight"
     write_tensors(path, {**tensors, key.replace("to_q", "query"): tensors[key].clone()})
     with pytest.raises(WeightsError, match="under two names"):
-        load(folder, "vae")
+        loaded(folder, "vae")
 
 
 def test_a_key_that_the_index_lists_is_missed_in_its_shard(sharded: Path, copy_of: Copy) -> None:
@@ -122,6 +114,6 @@ def test_a_key_that_the_index_lists_is_missed_in_its_shard(sharded: Path, copy_o
     del tensors[key]
     write_tensors(first, tensors)
     with pytest.raises(WeightsError) as caught:
-        load(folder, "language")
+        loaded(folder, "language")
     assert f"{first} lacks the tensor {key}" in caught.value.message
     assert str(second) not in caught.value.message

@@ -15,10 +15,10 @@ import torch
 from pigeon_cli.core.errors import WeightsError
 from pigeon_cli.weights import keymaps
 from pigeon_cli.weights.keymaps import KeyMap
-from pigeon_cli.weights.official import OfficialFolder, load_official
+from pigeon_cli.weights.official import OfficialFolder
 from pigeon_cli.weights.published import read_tensors
 from pigeon_cli.weights.published_alignment import find_alignment
-from tests.keymaps.official_files import empty, write_tensors
+from tests.keymaps.official_files import loaded, write_tensors
 
 Copy = Callable[[Path], Path]
 
@@ -42,7 +42,7 @@ def test_a_malicious_pickle_is_refused_and_runs_nothing(
     path.unlink()
     torch.save({"cls_token": torch.zeros(3), "more": Malicious(trace)}, path)
     with pytest.raises(WeightsError, match="refused") as caught:
-        load_official(folder, keymap.part, empty(keymap.part, folder.spec))
+        loaded(folder, keymap.part)
     assert str(path) in caught.value.message and caught.value.hint
     assert not trace.exists()
     torch.load(path, weights_only=False)
@@ -58,7 +58,7 @@ def test_a_malicious_pickle_in_a_checkpoint_is_refused(
     path.write_bytes(pickle.dumps(Malicious(tmp_path / "it-ran"), protocol=2))
     folder = OfficialFolder(sharded, alignment)
     with pytest.raises(WeightsError, match="refused"):
-        load_official(folder, "adapter", empty("adapter", folder.spec))
+        loaded(folder, "adapter")
     assert not (tmp_path / "it-ran").exists()
 
 

@@ -80,12 +80,6 @@ class TokenizerTask(TrainingTask):
         }
         self.latest: tuple[Tensor, Tensor] | None = None
         self.pairs = [records for records in self._train_meanings() if len(records) > 1]
-        pictures = batches.draw(random.Random(0), START_PICTURES)
-        start_encoder(self.tokenizer, normalise(pictures))
-        start_decoder(self.decoder)
-        vectors = torch.cat([self._vectors(part) for part in pictures.split(self.batch)])
-        self.tokenizer.quantizer.embedding.weight.copy_(k_means(vectors, len(self.keeper.counts)))
-        self._fit_rest(pictures)
 
     def _train_meanings(self) -> list[list[int]]:
         groups: dict[str, list[int]] = {}
@@ -152,6 +146,13 @@ class TokenizerTask(TrainingTask):
         _, vectors = self.tokenizer.merge(features, torch.ones(features.shape[:2], device=features.device))
         return functional.normalize(vectors.float(), dim=-1).flatten(0, 1)
 
+    def _fit_networks(self, pictures: Tensor) -> None:
+        """Tokenizer, codebook and decoder, from ``pictures`` alone."""
+        start_encoder(self.tokenizer, normalise(pictures))
+        start_decoder(self.decoder)
+        vectors = torch.cat([self._vectors(part) for part in pictures.split(self.batch)])
+        self.tokenizer.quantizer.embedding.weight.copy_(k_means(vectors, len(self.keeper.counts)))
+
     @torch.no_grad()
     def _fit_rest(self, pictures: Tensor) -> None:
         """The throwaway head and the keeper's averages, from ``pictures`` and whatever tokenizer and decoder are."""
@@ -162,9 +163,17 @@ class TokenizerTask(TrainingTask):
             contexts.append(self.decoder(self.tokenizer.quantizer.lookup(codes), codes >= 0).context.flatten(0, 1))
         fit_pixels(self.head.pixels, torch.cat(contexts), patches_of(pictures, self.spec.tokenizer.patch_size))
 
+    def start(self) -> None:
+        pictures = self.batches.draw(random.Random(0), START_PICTURES)
+        self._fit_networks(pictures)
+        self._fit_rest(pictures)
+
     def start_from(self, folder: ModelFolder) -> None:
+        pictures = self.batches.draw(random.Random(0), START_PICTURES)
+        # The folder may hold only one of tokenizer and decoder.
+        self._fit_networks(pictures)
         super().start_from(folder)
-        self._fit_rest(self.batches.draw(random.Random(0), START_PICTURES))
+        self._fit_rest(pictures)
 
     def parameter_groups(self, settings: LoopSettings) -> list[dict[str, Any]]:
         """The encoder moves slowly: the codebook's moving averages must be able to follow it."""
