@@ -38,7 +38,7 @@ class Adapter(nn.Module):
         """
         side = round(places**0.5)
         grid = functional.pad(vectors, (0, 0, 0, places - vectors.shape[1])).transpose(1, 2).unflatten(2, (side, side))
-        echoed: Tensor = self.echo(grid).flatten(2).transpose(1, 2)
+        echoed: Tensor = self.echo(grid.to(self.echo.weight.dtype)).flatten(2).transpose(1, 2)
         return echoed
 
 
