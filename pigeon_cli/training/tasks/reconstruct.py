@@ -58,7 +58,7 @@ what agrees most in training and keeps it at generation: with a gradient, the ma
 keep, what is of no use (``mini``: the white paper)."""
 UNASKED_SHARE = {"mini": 0.1}
 """By model, the share of answers that follow an image start and nothing else: guidance goes from what is drawn then to
-what is drawn when asked, and a LoRA that learns the one alone moves the other along (README, "How good is mini?")."""
+what is drawn when asked, and a LoRA that learns the one alone moves the other along (model card, fifth training)."""
 NOISE_UNTIL = 0.5
 """Share of the other steps over which the Gumbel noise of the mask is annealed away."""
 
