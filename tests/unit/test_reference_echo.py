@@ -76,3 +76,14 @@ def test_nothing_comes_for_the_unconditional_rows() -> None:
     )
     assert joined.coming is not None
     assert joined.coming.mean(dim=(1, 2)).tolist() == [1.0, 0.0]
+
+
+def test_a_row_without_slots_leaves_its_reference_aside() -> None:
+    torch.manual_seed(0)
+    table = build_language_model(SPEC.language, SPEC.vocabulary).get_input_embeddings()
+    ids = torch.tensor([[2, 2, START, CODE, END], [7, SLOT, START, CODE + 1, END]])
+    reference = SeenReference(*(torch.randn(2, count, SPEC.language.hidden_size) for count in (1, 16)))
+    assert reference.echo is not None
+    embedded = embed_request(table, ids, reference, SPEC).embedded
+    assert torch.equal(embedded[0], table(ids[0]))
+    torch.testing.assert_close(embedded[1, 2:4], table(ids[1, 2:4]) + reference.echo[1, :2])
