@@ -18,7 +18,7 @@ from pigeon_cli.models.adapter import Adapter
 from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.mask_generator import REFERENCE, MaskGenerator, decide
 from pigeon_cli.models.quantizer import Quantizer
-from pigeon_cli.pipeline.mask import TokenLayout, choose_mask, lay_out, reference_part
+from pigeon_cli.pipeline.mask import TokenLayout, choose_mask, lay_out
 from pigeon_cli.pipeline.positions import position_step, token_positions
 from pigeon_cli.pipeline.prompt import (
     REFERENCE_SLOT,
@@ -31,7 +31,7 @@ from pigeon_cli.pipeline.prompt import (
     prompt_template,
     render,
 )
-from pigeon_cli.pipeline.reference import SeenReference, embed_request, see_reference
+from pigeon_cli.pipeline.reference import SeenReference, embed_request, see_masked
 from pigeon_cli.pipeline.sampling import Drawn, Model, Prefix, allowed_ids, prefill, sample_codes, select_rows
 from pigeon_cli.pipeline.settings import Settings
 from pigeon_cli.pipeline.tokenize import ImageTokens
@@ -114,9 +114,7 @@ def reference_slots(
         masks.layout.types.expand(rows, -1),
         masks.layout.images.expand(rows, -1),
     )
-    ids, present, keep = reference_part(layout, masks.keep, spec.repack_reference)
-    codes = (ids - spec.vocabulary.first_code).masked_fill(~present, -1)
-    return see_reference(codes, present, keep, spec, quantizer, decoder, adapter)
+    return see_masked(layout, masks.keep, spec, quantizer, decoder, adapter)
 
 
 def word_prompt(
@@ -186,7 +184,7 @@ def imagine(
     prefix = _read(model, spec, ids, slice(0, slot), None)
     fanned = select_rows(prefix, torch.zeros(len(reference), dtype=torch.int64))
     branches = _read(model, spec, ids.expand(len(reference), -1), slice(slot, None), fanned, reference)
-    return _sample(model, spec, branches, _nothing(model, spec, ids), rows, streams, sampling, batch_rows)
+    return _sample(model, spec, branches, nothing_asked(model, spec, ids), rows, streams, sampling, batch_rows)
 
 
 def imagine_reference(
@@ -196,7 +194,7 @@ def imagine_reference(
     device = model.get_input_embeddings().weight.device
     ids = torch.tensor([asked.ids], device=device)
     prefix = _read(model, spec, ids, slice(None), None)
-    drawn = _sample(model, spec, prefix, _nothing(model, spec, ids), [0], [stream], sampling)
+    drawn = _sample(model, spec, prefix, nothing_asked(model, spec, ids), [0], [stream], sampling)
     return tuple(spec.vocabulary.to_code(token) for token in drawn[0].token_ids)
 
 
@@ -238,7 +236,7 @@ def _read(
     return prefill(model, read.embedded, torch.ones_like(ids), prefix, positions, position_step(spec), read.coming)
 
 
-def _nothing(model: Model, spec: ModelSpec, ids: Tensor) -> Prefix:
+def nothing_asked(model: Model, spec: ModelSpec, ids: Tensor) -> Prefix:
     """The unconditional context: the image start that ends the prompts ``ids`` [B, L]."""
     return _read(model, spec, ids[:1, -1:], slice(None), None)
 

@@ -19,6 +19,7 @@ from pigeon_cli.core.vocabulary import Vocabulary
 from pigeon_cli.models.adapter import Adapter, reference_vectors
 from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.quantizer import Quantizer
+from pigeon_cli.pipeline.mask import TokenLayout, reference_part
 from pigeon_cli.pipeline.prompt import REFERENCE_SLOT, embed_prompt
 
 
@@ -61,6 +62,20 @@ def see_reference(
     if spec.adapter.echo_side == 0:
         return SeenReference(slots)
     return SeenReference(slots, adapter.echoes(vectors * keep.unsqueeze(-1), spec.tokenizer.patches))
+
+
+def see_masked(
+    layout: TokenLayout,
+    keep: Tensor,
+    spec: ModelSpec,
+    quantizer: Quantizer,
+    decoder: EmbeddingDecoder,
+    adapter: Adapter,
+) -> SeenReference:
+    """:func:`see_reference` of the references in ``layout`` under ``keep`` [B, M]."""
+    ids, present, kept = reference_part(layout, keep, spec.repack_reference)
+    codes = (ids - spec.vocabulary.first_code).masked_fill(~present, -1)
+    return see_reference(codes, present, kept, spec, quantizer, decoder, adapter)
 
 
 def join_references(parts: Sequence[SeenReference]) -> SeenReference:

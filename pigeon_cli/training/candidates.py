@@ -18,9 +18,9 @@ from pigeon_cli.engine.residency import ADAPTER, ALIGNED, DECODER, MASK_GENERATO
 from pigeon_cli.models.mask_generator import REFERENCE
 from pigeon_cli.models.scorer import Scorer
 from pigeon_cli.pipeline.decode import condition
-from pigeon_cli.pipeline.imagine import DialMasks, decide_masks, reference_slots, word_prompt
+from pigeon_cli.pipeline.imagine import DialMasks, decide_masks, nothing_asked, reference_slots, word_prompt
 from pigeon_cli.pipeline.positions import position_step, token_positions
-from pigeon_cli.pipeline.prompt import REFERENCE_SLOT, MergedPrompt, embed_prompt, hide_dropped, pad_prompts
+from pigeon_cli.pipeline.prompt import REFERENCE_SLOT, MergedPrompt, hide_dropped, pad_prompts
 from pigeon_cli.pipeline.reference import SeenReference, embed_request, join_references
 from pigeon_cli.pipeline.sampling import Drawn, Model, Prefix, allowed_ids, prefill, sample_codes, select_rows
 from pigeon_cli.pipeline.score import Wanted, rate, wanted_of
@@ -148,10 +148,6 @@ def continue_prompts(
         return prefill(model, taken.embedded, chosen[1], prefix, places, position_step(spec), taken.coming)
 
     branches = read(slice(first, None), select_rows(read(slice(0, first), None, None), rows), references)
-    start = embed_prompt(model.get_input_embeddings(), ids[:1, -1:], None)
-    # Placed as the image start of a prompt by itself, which is what imagine() takes for "no wish and no history".
-    place = token_positions(ids[:1, -1:], attention[:1, -1:], spec)
-    nothing = prefill(model, start, attention[:1, -1:], None, place, position_step(spec))
     return sample_codes(
         model,
         branches,
@@ -160,7 +156,7 @@ def continue_prompts(
         allowed=allowed_ids(spec.vocabulary),
         image_end=spec.vocabulary.image_end,
         generators=streams,
-        unconditional=nothing,
+        unconditional=nothing_asked(model, spec, ids),
     )
 
 

@@ -12,7 +12,7 @@ from pigeon_cli.core.configs import ModelSpec
 from pigeon_cli.models.adapter import Adapter
 from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.quantizer import Quantizer
-from pigeon_cli.pipeline.mask import TokenLayout, lay_out, reference_part
+from pigeon_cli.pipeline.mask import TokenLayout, lay_out
 from pigeon_cli.pipeline.prompt import (
     MergedPrompt,
     PromptBatch,
@@ -23,7 +23,7 @@ from pigeon_cli.pipeline.prompt import (
     render,
     spread_keep,
 )
-from pigeon_cli.pipeline.reference import EmbeddedPrompts, SeenReference, embed_request, see_reference
+from pigeon_cli.pipeline.reference import EmbeddedPrompts, SeenReference, embed_request, see_masked
 from pigeon_cli.training.sequences import CodedRequest, vocabulary_ids
 
 
@@ -71,9 +71,7 @@ class RequestPrompts:
 
     def see(self, layout: TokenLayout, keep: Tensor) -> SeenReference:
         """What is seen of the references under ``keep`` [B, M] of the layout."""
-        ids, present, kept = reference_part(layout, keep, repack=self.spec.repack_reference)
-        codes = (ids - self.spec.vocabulary.first_code).masked_fill(~present, -1)
-        return see_reference(codes, present, kept, self.spec, self.quantizer, self.decoder, self.adapter)
+        return see_masked(layout, keep, self.spec, self.quantizer, self.decoder, self.adapter)
 
     def embed(self, batch: PromptBatch, layout: TokenLayout, keep: Tensor) -> EmbeddedPrompts:
         """Masked prompts [B, L] as the language model reads them."""

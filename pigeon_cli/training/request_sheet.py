@@ -15,8 +15,8 @@ from pigeon_cli.core.randomness import stream_seed
 from pigeon_cli.engine.devices import DeviceChoice
 from pigeon_cli.engine.residency import DECODER, TOKENIZER, UNET, VAE, Parts
 from pigeon_cli.pipeline.decode import condition, draw_latents, to_images
+from pigeon_cli.pipeline.imagine import nothing_asked
 from pigeon_cli.pipeline.positions import position_step, token_positions
-from pigeon_cli.pipeline.prompt import embed_prompt
 from pigeon_cli.pipeline.reference import EmbeddedPrompts
 from pigeon_cli.pipeline.sampling import Model, allowed_ids, prefill, sample_codes
 from pigeon_cli.report.sheet import make_sheet
@@ -91,12 +91,6 @@ def imagine_codes(
     """
     spec = folder.spec
     places, step = token_positions(ids, attention, spec), position_step(spec)
-    nothing = None
-    if guidance != 1.0:
-        alone = ids[:1, -1:]
-        one = torch.ones_like(alone)
-        start = embed_prompt(model.get_input_embeddings(), alone, None)
-        nothing = prefill(model, start, one, positions=token_positions(alone, one, spec), step=step)
     drawn = sample_codes(
         model,
         prefill(model, read.embedded, attention, positions=places, step=step, coming=read.coming),
@@ -105,6 +99,6 @@ def imagine_codes(
         allowed=allowed_ids(spec.vocabulary),
         image_end=spec.vocabulary.image_end,
         generators=[torch.Generator().manual_seed(stream_seed(0, "codes", row)) for row in range(len(ids))],
-        unconditional=nothing,
+        unconditional=nothing_asked(model, spec, ids) if guidance != 1.0 else None,
     )
     return [tuple(spec.vocabulary.to_code(token) for token in each.token_ids) for each in drawn]
