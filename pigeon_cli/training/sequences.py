@@ -23,8 +23,8 @@ from pigeon_cli.training.code_cache import EncodedLook
 from pigeon_cli.training.data.dataset import IconDataset, IconRecord
 from pigeon_cli.training.data.looks import PLAIN
 
-COPY_SHARE = 0.4
-"""Share of easy references that are the picture itself; the others are the same drawing without its look."""
+COPY_SHARE = 0.3
+"""Share of easy references that are the picture itself; the others are plain drawings of its family."""
 
 FREE_WEIGHT = 0.4
 """Weight of the codes of a picture that nothing asks for: they teach the look and little else."""
@@ -154,12 +154,15 @@ class SequenceSampler:
     def _easy_reference(
         self, record: IconRecord, codes: NDArray[np.int16], rng: random.Random
     ) -> NDArray[np.int16] | None:
-        """The picture itself, or the same drawing without its look.
+        """The picture itself, or the same drawing without its look, perhaps in another finish of its family.
 
-        Steps between which a model finds the way: to copy from the slots, then to carry a look over to a drawing, then
-        to draw what another family of sets draws otherwise. The last alone is found late.
+        Steps between which a model finds the way: to copy what the reference has, then to carry a look and a finish
+        over to a drawing, then to draw what another family of sets draws otherwise. The last alone is found late.
         """
-        return codes if rng.random() < COPY_SHARE else self.plain.get(record.id)
+        if rng.random() < COPY_SHARE:
+            return codes
+        kin = [other.id for other in self.by_meaning.get(record.meaning, []) if other.family == record.family]
+        return self.plain[rng.choice(kin)] if kin else None
 
     def requests(self, requests: Sequence[CodedRequest]) -> SequenceBatch:
         """Requests in the form that generation reads; only the targets are predicted."""

@@ -27,9 +27,9 @@ from pigeon_cli.weights.checkpoint import load_part, save_part
 from pigeon_cli.weights.store import ModelFolder
 from pigeon_cli.weights.tied import load_language
 
-EASY_FROM, EASY_TO, EASY_UNTIL = 0.8, 0.15, 0.5
+EASY_FROM, EASY_TO, EASY_UNTIL = 0.8, 0.3, 0.5
 """Share of references of the picture's own family: at the start, at the end, and the share of the run until then."""
-EASY_AGAIN = 0.3
+EASY_AGAIN = 0.45
 """The same at the start of a run that goes on from earlier weights, which have learned to read references."""
 LOST_ROWS, LOST_SHARE = 0.5, 0.3
 """Share of sequences in which codes are lost on their way in, and up to which share of them: the mask will drop history
