@@ -22,9 +22,19 @@ class NearCodes:
     table: Tensor
     """int64 [code_count, k]: the nearest codes of every code, itself left out."""
     first_code: int
-    """Token id of code 0."""
+    """Column of code 0 in the logits."""
     label_share: float = 0.9
     """Weight that stays on the label; the rest is spread evenly over the k codes."""
+
+    def soft_targets(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Columns int64 [N, 1 + k], the label first, and their weights [N, 1 + k]; only codes share with others."""
+        table = self.table.to(labels.device)
+        codes = labels - self.first_code
+        is_code = ((codes >= 0) & (codes < len(table))).float().unsqueeze(1)
+        neighbours = table[codes.clamp(0, len(table) - 1)] + self.first_code
+        shared = (1 - self.label_share) * is_code
+        spread = (shared / table.shape[1]).expand(neighbours.shape)
+        return torch.cat([labels.unsqueeze(1), neighbours], dim=1), torch.cat([1 - shared, spread], dim=1)
 
 
 def nearest_codes(codebook: Tensor, count: int = 8) -> Tensor:
@@ -45,15 +55,14 @@ def reconstruction_loss(logits: Tensor, labels: Tensor, near: NearCodes | None =
         return logits.sum() * 0.0
     if near is None:
         return functional.cross_entropy(predicted.float(), wanted)
-    logs = torch.log_softmax(predicted.float(), dim=-1)
-    hard = -logs.gather(1, wanted.unsqueeze(1))[:, 0]
-    table = near.table.to(wanted.device)
-    codes = wanted - near.first_code
-    is_code = (codes >= 0) & (codes < table.shape[0])
-    neighbours = table[codes.clamp(0, table.shape[0] - 1)] + near.first_code
-    spread = -logs.gather(1, neighbours).mean(dim=1)
-    soft = near.label_share * hard + (1 - near.label_share) * spread
-    return torch.where(is_code, soft, hard).mean()
+    soft, _ = soft_cross_entropy(predicted, wanted, near)
+    return soft.mean()
+
+
+def soft_cross_entropy(logits: Tensor, labels: Tensor, near: NearCodes) -> tuple[Tensor, Tensor]:
+    """Losses [N] of ``logits`` [N, V] against soft targets of ``labels`` int64 [N], and those of the labels alone."""
+    losses: tuple[Tensor, Tensor] = SoftCrossEntropy.apply(logits, *near.soft_targets(labels))
+    return losses
 
 
 class SoftCrossEntropy(torch.autograd.Function):

@@ -38,6 +38,9 @@ def test_soft_targets_fall_on_codes_only() -> None:
     near = NearCodes(table=torch.tensor([[1], [0]]), first_code=1, label_share=0.9)
     code = reconstruction_loss(LOGITS, torch.tensor([[-100, 1, -100]]), near)
     assert float(code) == pytest.approx(-0.9 * math.log(0.25) - 0.1 * math.log(0.25))
+    targets, weights = near.soft_targets(torch.tensor([0, 2]))
+    assert targets[:, 0].tolist() == [0, 2] and targets[1].tolist() == [2, 1]
+    assert weights.flatten().tolist() == pytest.approx([1.0, 0.0, 0.9, 0.1])
     code = reconstruction_loss(LOGITS, torch.tensor([[-100, -100, 2]]), near)
     assert float(code) == pytest.approx(-0.9 * math.log(0.7) - 0.1 * math.log(0.2))
     other = reconstruction_loss(LOGITS, torch.tensor([[-100, 0, -100]]), near)

@@ -20,7 +20,7 @@ from pigeon_cli.pipeline.prompt import IGNORED, REFERENCE_SLOT
 from pigeon_cli.pipeline.reference import SeenReference, echo_reference, embed_request, see_reference
 from pigeon_cli.training.attention import explicit_attention
 from pigeon_cli.training.loop import TrainingTask
-from pigeon_cli.training.losses import NearCodes, SoftCrossEntropy, nearest_codes
+from pigeon_cli.training.losses import NearCodes, nearest_codes, soft_cross_entropy
 from pigeon_cli.training.request_sheet import RequestSheet, imagine_codes
 from pigeon_cli.training.sequences import CodedRequest, SequenceBatch, SequenceSampler
 from pigeon_cli.weights.checkpoint import load_part, save_part
@@ -109,7 +109,8 @@ class LanguageTask(TrainingTask):
         self.decoder.requires_grad_(False).eval()
         # The table replaces both the input embedding and the output layer, which are tied.
         self.language.model.embed_tokens.requires_grad_(False)
-        self.near = NearCodes(nearest_codes(tokenizer.quantizer.embedding.weight.detach()), spec.vocabulary.first_code)
+        # Only image ids are ever drawn, so only their logits are computed: column 0 is the image end, c + 1 the code c.
+        self.near = NearCodes(nearest_codes(tokenizer.quantizer.embedding.weight.detach()), first_code=1)
         self.modules = {
             "language": self.language,
             "table": self.table,
@@ -144,10 +145,9 @@ class LanguageTask(TrainingTask):
         wanted = labels[:, 1:]
         mask = wanted != IGNORED
         weights, asked = weights[:, 1:][mask], asked[:, 1:][mask]
-        # Only image ids are ever drawn, so only their logits are computed.
         first = self.spec.vocabulary.image_end
         logits = hidden[:, :-1][mask] @ table[first:].to(hidden.dtype).T
-        soft, hard = self._cross_entropy(logits, wanted[mask] - first)
+        soft, hard = soft_cross_entropy(logits, wanted[mask] - first, self.near)
         return {
             "loss": (soft * weights).sum() / weights.sum(),
             "asked": (hard * asked).sum() / asked.sum().clamp_min(1),
@@ -164,16 +164,6 @@ class LanguageTask(TrainingTask):
         )
         rates = torch.maximum(anywhere * LOST_SHARE, own.gather(1, pictures) * asked)
         return (torch.rand(ids.shape, device=ids.device) < rates) & (ids >= self.spec.vocabulary.first_code)
-
-    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Soft and hard cross-entropy per token; column 0 is the image end, column c + 1 the code c."""
-        neighbours = self.near.table[(labels - 1).clamp(min=0)] + 1
-        targets = torch.cat([labels[:, None], neighbours], dim=1)
-        spread = (1 - self.near.label_share) / neighbours.shape[1] * (labels > 0).float()[:, None]
-        own = 1 - spread * neighbours.shape[1]
-        weights = torch.cat([own, spread.expand(neighbours.shape)], dim=1)
-        losses: tuple[Tensor, Tensor] = SoftCrossEntropy.apply(logits, targets, weights)
-        return losses
 
     def _see(self, references: Tensor, hidden_share: float) -> SeenReference:
         """Packed reference codes [R, patches], of some of which a random part is hidden."""
