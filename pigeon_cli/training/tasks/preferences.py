@@ -14,8 +14,7 @@ from torch import Tensor
 
 from pigeon_cli.models.adapter import Adapter
 from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
-from pigeon_cli.models.language import build_language_model, recompute_activations
-from pigeon_cli.models.lora import REFERENCE, active_adapter, add_reference_adapter, attach_lora, load_lora, lora_state
+from pigeon_cli.models.lora import REFERENCE, active_adapter, add_reference_adapter, load_lora, lora_state
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.pipeline.prompt import pad_prompts
 from pigeon_cli.training.code_sheet import CodeSheet
@@ -25,9 +24,9 @@ from pigeon_cli.training.pair_prompts import PreparedPairs, prepare_pairs, recor
 from pigeon_cli.training.pairs import PreferencePair
 from pigeon_cli.training.request_prompts import RequestPrompts
 from pigeon_cli.training.request_sheet import imagine_codes
+from pigeon_cli.training.trained_lora import base_with_lora
 from pigeon_cli.weights.checkpoint import load_part, read_part, save_part
 from pigeon_cli.weights.store import ModelFolder
-from pigeon_cli.weights.tied import load_language
 
 BETA = 0.1
 HELD_OUT_AT_MOST = 128
@@ -58,11 +57,7 @@ class PreferencesTask(TrainingTask):
         self.held_out, self.train = split_pairs(pairs)
         spec = self.spec = folder.spec
         device = tokenizer.quantizer.embedding.weight.device
-        base = build_language_model(spec.language, spec.vocabulary)
-        load_language(base, folder.part("language"))
-        if gradient_checkpointing:
-            recompute_activations(base)
-        language = attach_lora(base, spec.language)
+        language, embedding = base_with_lora(folder, gradient_checkpointing)
         load_lora(language, read_part(folder.part("lora")))
         add_reference_adapter(language, spec.language)
         self.language = language.to(device)
@@ -70,7 +65,6 @@ class PreferencesTask(TrainingTask):
         for name, module in (("adapter", adapter), ("decoder", decoder)):
             load_part(module, folder.part(name))
             module.requires_grad_(False).eval()
-        embedding = base.get_input_embeddings()
         self.prompts = RequestPrompts(spec, text, tokenizer.quantizer, decoder, adapter, embedding)
         self.modules = {"language": self.language}
 

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from pigeon_cli.models.adapter import Adapter
 from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
-from pigeon_cli.models.language import build_language_model, recompute_activations
-from pigeon_cli.models.lora import attach_lora, load_lora, lora_state
+from pigeon_cli.models.lora import load_lora, lora_state
 from pigeon_cli.models.mask_generator import HISTORY, MaskDecision, MaskGenerator, decide
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.pipeline.mask import TokenLayout
@@ -32,9 +31,9 @@ from pigeon_cli.training.request_codes import Sampler
 from pigeon_cli.training.request_prompts import RequestPrompts
 from pigeon_cli.training.request_sheet import CodedSheet, imagine_codes
 from pigeon_cli.training.sequences import CodedRequest
+from pigeon_cli.training.trained_lora import base_with_lora
 from pigeon_cli.weights.checkpoint import load_part, read_part, save_part
 from pigeon_cli.weights.store import ModelFolder
-from pigeon_cli.weights.tied import load_language
 
 HISTORY_MASK = 0.2
 """Share of the history's tokens that are dropped (alpha_h), whatever the model's default at generation is."""
@@ -89,12 +88,8 @@ class ReconstructTask(TrainingTask):
         self.held_out, self.sheet, self.batch, self.steps = held_out, sheet, batch, steps
         spec = self.spec = folder.spec
         self.device = tokenizer.quantizer.embedding.weight.device
-        base = build_language_model(spec.language, spec.vocabulary)
-        load_language(base, folder.part("language"))
-        if gradient_checkpointing:
-            recompute_activations(base)
-        self.language = attach_lora(base, spec.language).to(self.device)
-        self.embedding = base.get_input_embeddings()
+        language, self.embedding = base_with_lora(folder, gradient_checkpointing)
+        self.language = language.to(self.device)
         self.adapter = Adapter(spec.adapter).to(self.device)
         load_part(self.adapter, folder.part("base_adapter"))
         self.mask = MaskGenerator(spec.mask_generator).to(self.device)
