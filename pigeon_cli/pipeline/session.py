@@ -143,16 +143,6 @@ class Session:
             asked, settings, False, lambda: self._masks(asked, settings, Stages(self.parts, progress))
         )[0]
 
-    def mask_report(
-        self,
-        history: Sequence[Image.Image],
-        reference: Image.Image | None,
-        words: str = "",
-        **choices: Unpack[Choices],
-    ) -> tuple[TokenMask, ...]:
-        """The history's part of :meth:`masks`."""
-        return self.masks(history, reference, words, **choices).history_tokens
-
     def reconstruct(self, image: Image.Image, **choices: Unpack[Choices]) -> Image.Image:
         """The image through codes and back: what the image generator makes of a perfect answer."""
         settings, stages = resolve(self.model, choices), Stages(self.parts, None)

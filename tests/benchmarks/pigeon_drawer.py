@@ -61,9 +61,9 @@ class PigeonDrawer:
         return self.session.reconstruct(image)
 
     def mask(self, request: EvaluationRequest, images: RequestImages, kind: MaskKind) -> DroppedTokens:
-        masks = self.session.mask_report(
+        masks = self.session.masks(
             images.history, images.reference, request.words, mask=kind, history_mask=MASKED_SHARE
-        )
+        ).history_tokens
         dropped = tuple((image, token) for image, mask in enumerate(masks) for token in mask.dropped)
         return DroppedTokens(dropped, tuple(len(mask.kept) + len(mask.dropped) for mask in masks))
 

@@ -59,12 +59,12 @@ def test_one_dial_alone_is_the_same_as_among_eleven(session: Session, images: li
 
 
 def test_the_dial_moves_only_the_reference(session: Session, images: list[Image.Image]) -> None:
-    masks = [session.mask_report(images[:5], images[5], "", dials=[dial]) for dial in (0.0, 0.9)]
+    masks = [session.masks(images[:5], images[5], "", dials=[dial]).history_tokens for dial in (0.0, 0.9)]
     assert masks[0] == masks[1]
 
 
 def test_history_mask_zero_drops_nothing(session: Session, images: list[Image.Image]) -> None:
-    assert not any(mask.dropped for mask in session.mask_report(images[:5], images[5], history_mask=0.0))
+    assert not any(mask.dropped for mask in session.masks(images[:5], images[5], history_mask=0.0).history_tokens)
 
 
 def test_words_history_and_alignment_change_what_is_imagined(session: Session, images: list[Image.Image]) -> None:
