@@ -142,6 +142,9 @@ class SamplingConfig:
     maximum_tokens: int = 300
     reference_guidance: float | None = None
     """Guidance of a reference that is drawn from words alone; ``None``: the same as of everything else."""
+    auto_samples: int = 1
+    """Candidates of every dial position that ``auto`` tries, at least. One is the paper's; what a small model draws
+    differs much, and one more costs little beside reading the history once."""
 
 
 @dataclass(frozen=True)

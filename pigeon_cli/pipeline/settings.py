@@ -25,7 +25,8 @@ class Choices(TypedDict, total=False):
     dials: Sequence[float] | None
     """Dial positions (alpha_r) to try; ``None`` is ``auto``."""
     samples: int | None
-    """Per dial position; by default as many as ``count`` needs, and at given positions some to spare."""
+    """Per dial position; by default as many as ``count`` needs, at given positions some to spare, and with ``auto`` at
+    least the model's ``auto_samples``."""
     count: int
     seed: int
     emotion: str | None
@@ -90,7 +91,9 @@ def resolve(model: StoredModel, choices: Choices) -> Settings:
     dials, samples = choices.get("dials"), choices.get("samples")
     positions = AUTO_DIALS if dials is None else tuple(float(dial) for dial in dials)
     count = choices.get("count", 1)
-    needed = count if dials is None else count + SPARE_DRAWINGS
+    needed = count + SPARE_DRAWINGS
+    if dials is None:
+        needed = max(count, spec.sampling.auto_samples * len(positions))
     return Settings(
         dials=positions,
         samples=ceil(needed / len(positions)) if samples is None else samples,
