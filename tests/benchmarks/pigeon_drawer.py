@@ -49,7 +49,7 @@ class PigeonDrawer:
             images.reference,
             request.words if words else "",
             dials=None if dial is None else (dial,),
-            samples=1,
+            samples=None if dial is None else 1,
             count=COMMAND_COUNT if dial is None else 1,
             seed=stream_seed(seed, request.id),
             mask=mask,
