@@ -91,12 +91,10 @@ def resolve(model: StoredModel, choices: Choices) -> Settings:
     dials, samples = choices.get("dials"), choices.get("samples")
     positions = AUTO_DIALS if dials is None else tuple(float(dial) for dial in dials)
     count = choices.get("count", 1)
-    needed = count + SPARE_DRAWINGS
-    if dials is None:
-        needed = max(count, spec.sampling.auto_samples * len(positions))
+    least, needed = (spec.sampling.auto_samples, count) if dials is None else (1, count + SPARE_DRAWINGS)
     return Settings(
         dials=positions,
-        samples=ceil(needed / len(positions)) if samples is None else samples,
+        samples=max(least, ceil(needed / len(positions))) if samples is None else samples,
         count=count,
         seed=choices.get("seed", 0),
         emotion=choices.get("emotion") or "",

@@ -159,10 +159,7 @@ class SequenceSampler:
         Steps between which a model finds the way: to copy what the reference has, then to carry a look and a finish
         over to a drawing, then to draw what another family of sets draws otherwise. The last alone is found late.
         """
-        if rng.random() < COPY_SHARE:
-            return codes
-        kin = [other.id for other in self.by_meaning.get(record.meaning, []) if other.family == record.family]
-        return self.plain[rng.choice(kin)] if kin else None
+        return codes if rng.random() < COPY_SHARE else self._plain(record, rng, same_family=True)
 
     def requests(self, requests: Sequence[CodedRequest]) -> SequenceBatch:
         """Requests in the form that generation reads; only the targets are predicted."""
@@ -192,8 +189,13 @@ class SequenceSampler:
 
     def reference(self, record: IconRecord, rng: random.Random) -> NDArray[np.int16] | None:
         """Codes of the same meaning, plain, in a random set of another family; ``None`` when train has none."""
-        others = [other for other in self.by_meaning[record.meaning] if other.family != record.family]
-        return self.plain[rng.choice(others).id] if others else None
+        return self._plain(record, rng, same_family=False)
+
+    def _plain(self, record: IconRecord, rng: random.Random, same_family: bool) -> NDArray[np.int16] | None:
+        drawings = [
+            other for other in self.by_meaning[record.meaning] if (other.family == record.family) == same_family
+        ]
+        return self.plain[rng.choice(drawings).id] if drawings else None
 
     def _stack(self, rows: list[_Row], references: list[NDArray[np.int16]]) -> SequenceBatch:
         length = max(len(row.ids) for row in rows)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pigeon_cli.pipeline.settings import AUTO_DIALS, SPARE_DRAWINGS, Choices, resolve
+from pigeon_cli.weights.spec_file import spec_text
 from pigeon_cli.weights.store import ModelFolder
 from tests.tiny_model import write_tiny_model
 
@@ -16,8 +17,9 @@ from tests.tiny_model import write_tiny_model
 def thrice(tmp_path_factory: pytest.TempPathFactory) -> ModelFolder:
     """A model that draws three candidates of every position of ``auto``."""
     folder = write_tiny_model(tmp_path_factory.mktemp("tiny-model"))
-    folder.__dict__["spec"] = replace(folder.spec, sampling=replace(folder.spec.sampling, auto_samples=3))
-    return folder
+    spec = replace(folder.spec, sampling=replace(folder.spec.sampling, auto_samples=3))
+    (folder.path / "config.json").write_text(spec_text(spec), encoding="utf-8")
+    return ModelFolder(folder.path)
 
 
 def tries(model: ModelFolder, choices: Choices) -> tuple[int, int]:
