@@ -34,22 +34,24 @@ from pigeon_cli.weights.checkpoint import save_part
 from pigeon_cli.weights.spec_file import spec_text
 from pigeon_cli.weights.store import ModelFolder
 
-CODES, WIDTH, IMAGE = 64, 32, 32
+CODES, WIDTH, IMAGE, STYLE_TOKENS = 64, 32, 32, 2
 WORDS = ("red fox", "happy cat", "green leaf", "blue whale", "grinning face", "birthday cake", "fire engine")
 
 
 def tiny_spec(text_size: int) -> ModelSpec:
-    """``mini`` in small: 32 x 32 pixels, 16 patches, 64 codes."""
+    """``mini`` in small: 32 x 32 pixels, 16 patches and 2 style tokens, 64 codes, 16 of them for style."""
     return ModelSpec(
         name="mini",
         vocabulary=Vocabulary(text_size, CODES),
-        tokenizer=VisualTokenizerConfig(IMAGE, 8, WIDTH, 1, 2, 1, 2, CODES, 8, mlp_ratio=2.0),
-        decoder=EmbeddingDecoderConfig(8, WIDTH, 1, 2, 16, (8, 24), WIDTH, mlp_ratio=2.0),
-        mask_generator=MaskGeneratorConfig(WIDTH, 2, 1, WIDTH, 18, 0.0, 6, 0.07, 0.1),
+        tokenizer=VisualTokenizerConfig(
+            IMAGE, 8, WIDTH, 1, 2, 1, 2, CODES, 8, mlp_ratio=2.0, style_tokens=STYLE_TOKENS, style_codes=16
+        ),
+        decoder=EmbeddingDecoderConfig(8, WIDTH, 1, 2, 16, (8, 24), WIDTH, STYLE_TOKENS, mlp_ratio=2.0),
+        mask_generator=MaskGeneratorConfig(WIDTH, 2, 1, WIDTH, 18 + STYLE_TOKENS, 0.0, 6, 0.07, 0.1),
         adapter=AdapterConfig(WIDTH, WIDTH, WIDTH, 0.0, 8, 3),
         language=LanguageConfig(WIDTH, 64, 2, 2, 256, tie_word_embeddings=True, lora_rank=4, lora_dropout=0.0),
         diffusion=_tiny_diffusion(),
-        sampling=SamplingConfig(1, 1.0, 50, 1.5, 6, 18),
+        sampling=SamplingConfig(1, 1.0, 50, 1.5, 6, 18 + STYLE_TOKENS),
         scorer=ScorerConfig(WIDTH, 16, 16, 1, 2, text_size),
         reference_slots=16,
         repack_reference=False,

@@ -137,7 +137,7 @@ def table(report: MaskReport) -> list[str]:
     patches = report.grid**2
     for image in report.images:
         mask, name = image.mask, clean(image.name if image.name is not None else report.prompt or "")
-        read = ("-", "-") if image.name is None else (str(patches), str(patches - len(mask.codes)))
+        read = ("-", "-") if image.name is None else (str(patches), str(patches - mask.placed))
         scores = f"{min(mask.scores):.3g} to {max(mask.scores):.3g}" if mask.scores else "-"
         counts = (*read, str(len(mask.kept)), str(len(mask.dropped)), scores)
         columns.add_row(Text(f"{image.role} {name}", overflow="fold"), *counts)

@@ -18,6 +18,7 @@ STAGES = {
     "text": "Word pieces of the prompt (SentencePiece).",
     "vae": "The latent space that pictures are drawn in.",
     "tokenizer": "ViT, token selector, merger, codebook and embedding decoder.",
+    "style": "Trains the style tokens, and the decoder that draws one picture in the style of another.",
     "encode": "Write the codes of all training pictures ahead of time.",
     "decoder": "The UNet that draws latents from codes.",
     "language": "The base language model over words, codes and reference slots.",

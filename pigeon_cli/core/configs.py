@@ -28,6 +28,11 @@ class VisualTokenizerConfig:
     suffix_selection: bool = False
     """Whether only tokens after the last kept one are dropped, so that every kept token stays at its patch's index
     (``mini``: a small model does not find the layout again once tokens before others are gone)."""
+    style_tokens: int = 0
+    """Tokens before those of the patches that say how the picture is drawn: colours, line, surface. A picture's style
+    tokens can stand before another picture's patches (``mini``; 0: released weights)."""
+    style_codes: int = 0
+    """The last rows of the codebook, which style tokens have for themselves."""
     mlp_ratio: float = 4.3637
     encoder_norm_epsilon: float = 1e-6
     norm_epsilon: float = 1e-5
@@ -39,6 +44,16 @@ class VisualTokenizerConfig:
     @property
     def patches(self) -> int:
         return self.grid**2
+
+    @property
+    def patch_codes(self) -> int:
+        """The first rows of the codebook, which patches have for themselves."""
+        return self.code_count - self.style_codes
+
+    @property
+    def tokens(self) -> int:
+        """Most tokens of a picture: style tokens, then patches."""
+        return self.style_tokens + self.patches
 
 
 @dataclass(frozen=True)
@@ -53,6 +68,8 @@ class EmbeddingDecoderConfig:
     context_widths: tuple[int, int] = (768, 1280)
     """Widths of the two projections; the context is their concatenation."""
     pooled_width: int = 1280
+    style_tokens: int = 0
+    """So many first codes of a picture do not stand at a place but modulate every layer (0: released weights)."""
     mlp_ratio: float = 4.3637
     norm_epsilon: float = 1e-5
 

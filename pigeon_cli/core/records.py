@@ -113,7 +113,12 @@ class TokenMask:
     """One per token, higher is kept first; empty when the mask is off."""
     codes: tuple[int, ...] = ()
     patches: tuple[int, ...] = ()
-    """Row-major patch index of each token, as the visual tokenizer's selector kept them."""
+    """Row-major patch of each token, as the visual tokenizer's selector kept them; -1: a style token of the picture."""
+
+    @property
+    def placed(self) -> int:
+        """How many tokens stand for a patch."""
+        return sum(patch >= 0 for patch in self.patches) if self.patches else len(self.codes)
 
 
 @dataclass(frozen=True)

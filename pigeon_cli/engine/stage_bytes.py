@@ -99,7 +99,7 @@ def stages_of(model: StoredModel, demand: Demand, precision: Precision) -> Itera
 
 def reference_sampling(spec: ModelSpec, sampling: SamplingConfig) -> SamplingConfig:
     """How a reference is drawn from words alone: no more codes than an image has patches."""
-    limit = min(sampling.maximum_tokens, spec.tokenizer.patches)
+    limit = min(sampling.maximum_tokens, spec.tokenizer.tokens)
     guidance = sampling.guidance if sampling.reference_guidance is None else sampling.reference_guidance
     return replace(
         sampling,
@@ -154,7 +154,7 @@ def _block_numbers(tokens: int, width: int, mlp_ratio: float, heads: int) -> int
 
 def _encoder_numbers(spec: ModelSpec) -> int:
     config = spec.tokenizer
-    return _block_numbers(config.patches + 1, config.width, config.mlp_ratio, config.encoder_heads)
+    return _block_numbers(config.tokens + 1, config.width, config.mlp_ratio, config.encoder_heads)
 
 
 def _decoder_numbers(spec: ModelSpec) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,13 +35,62 @@ class DecoderBlock(nn.Module):
         self.norm2 = nn.LayerNorm(config.width, eps=config.norm_epsilon)
         self.mlp = FeedForward(config.width, config.mlp_ratio)
 
-    def forward(self, queries: Tensor, codes: Tensor, mask: Tensor | None, policy: Tensor | None) -> Tensor:
-        """``queries`` [B or 1, Q, W], ``codes`` [B, L, W] to [B, Q, W]; mask arguments as in CrossAttention."""
+    def forward(
+        self,
+        queries: Tensor,
+        codes: Tensor,
+        mask: Tensor | None,
+        policy: Tensor | None,
+        style: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """``queries`` [B or 1, Q, W], ``codes`` [B, L, W] to [B, Q, W]; mask arguments as in CrossAttention.
+
+        ``style``: scale and shift [B, 1, W] of what enters the feed-forward layer.
+        """
         queries = queries + self.self_attn(self.norm0(queries))
         queries = queries.expand(len(codes), -1, -1)
         queries = queries + self.cross_attn(self.norm1(queries), codes, mask=mask, policy=policy)
-        output: Tensor = queries + self.mlp(self.norm2(queries))
+        entering = self.norm2(queries)
+        output: Tensor = queries + self.mlp(_styled(entering, style))
         return output
+
+
+def _styled(values: Tensor, style: tuple[Tensor, Tensor] | None) -> Tensor:
+    """``values`` [B, Q, W] under scale and shift [B, 1, W]."""
+    return values if style is None else values * (1 + style[0]) + style[1]
+
+
+@dataclass(frozen=True)
+class StyleChanges:
+    """What a style does to the codes of the places and to every layer."""
+
+    matrix: Tensor
+    """[B, code_width, code_width]: added to the identity that code vectors pass; what recolours is nearly linear."""
+    shift: Tensor
+    """[B, 1, W]: added to the queries."""
+    layers: Sequence[tuple[Tensor, Tensor]]
+    """Scale and shift [B, 1, W] of what enters each layer's feed-forward part, and of what leaves the last layer."""
+
+
+class StyleModulation(nn.Module):
+    """Vectors of a picture's style tokens to what they change; in the beginning nothing."""
+
+    def __init__(self, config: EmbeddingDecoderConfig) -> None:
+        super().__init__()
+        self.width, self.code_width = config.width, config.code_width
+        self.reads = nn.Linear(config.style_tokens * config.code_width, config.width)
+        self.recolours = nn.Linear(config.width, config.code_width**2)
+        self.changes = nn.Linear(config.width, (3 + 2 * config.depth) * config.width)
+        for last in (self.recolours, self.changes):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, vectors: Tensor) -> StyleChanges:
+        """``vectors`` [B, style tokens, code_width]."""
+        hidden = F.gelu(self.reads(vectors.flatten(1)))
+        matrix = self.recolours(hidden).unflatten(1, (self.code_width, self.code_width))
+        shift, *rest = self.changes(hidden).unsqueeze(1).split(self.width, dim=-1)
+        return StyleChanges(matrix, shift, list(zip(rest[::2], rest[1::2], strict=True)))
 
 
 class AttentionPool(nn.Module):
@@ -77,6 +127,8 @@ class CodeTransformer(nn.Module):
         self.pos_embed = nn.Parameter(torch.zeros(1, config.queries, config.width))
         self.query_embed = nn.Parameter(torch.zeros(1, config.queries, config.width))
         self.in_proj = nn.Linear(config.code_width, config.width)
+        if config.style_tokens > 0:
+            self.style = StyleModulation(config)
         self.blocks = nn.ModuleList(DecoderBlock(config) for _ in range(config.depth))
         self.norm = nn.LayerNorm(config.width, eps=config.norm_epsilon)
         self.decode_task_layer = nn.Sequential(
@@ -90,19 +142,35 @@ class CodeTransformer(nn.Module):
 
         More than ``queries`` codes are cut. ``keep`` float [B, L] multiplies attention weights: 0 hides a code exactly
         and still carries a gradient. A row without any code attends to the positions of its empty slots; L = 0
-        attends to nothing (NOTES 2.15).
+        attends to nothing (NOTES 2.15). With ``style_tokens`` the first codes modulate the layers and have no place.
         """
+        style = self._style(vectors, mask, keep)
+        first = self.config.style_tokens
+        vectors, mask, keep = vectors[:, first:], mask[:, first:], None if keep is None else keep[:, first:]
         length = min(vectors.shape[1], self.config.queries)
         vectors, mask = vectors[:, :length], mask[:, :length]
+        if style is not None:
+            vectors = vectors + vectors @ style.matrix.to(vectors.dtype)
         codes = self.in_proj(vectors) * mask.unsqueeze(-1) + self.pos_embed[:, :length]
         policy = None if keep is None else (keep[:, :length] * mask)[:, None, None, :]
         # Without a mask the attention runs in its fastest form.
         hidden = None if bool(mask.all()) else mask
-        queries: Tensor = self.query_embed
-        for block in self.blocks:
-            queries = block(queries, codes, hidden, policy)
-        output: Tensor = self.decode_task_layer(self.norm(queries))
+        queries: Tensor = self.query_embed if style is None else self.query_embed + style.shift
+        for number, block in enumerate(self.blocks):
+            queries = block(queries, codes, hidden, policy, None if style is None else style.layers[number])
+        leaving = _styled(self.norm(queries), None if style is None else style.layers[-1])
+        output: Tensor = self.decode_task_layer(leaving)
         return output
+
+    def _style(self, vectors: Tensor, mask: Tensor, keep: Tensor | None) -> StyleChanges | None:
+        """What the style tokens change; a hidden one, and one that is not there, says nothing."""
+        count = self.config.style_tokens
+        if count == 0:
+            return None
+        said = mask if keep is None else mask * keep
+        told = vectors[:, :count] * said[:, :count].unsqueeze(-1)
+        changes: StyleChanges = self.style(F.pad(told, (0, 0, 0, count - told.shape[1])))
+        return changes
 
 
 class EmbeddingDecoder(CodeTransformer):

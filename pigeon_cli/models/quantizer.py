@@ -19,10 +19,13 @@ class Quantizer(nn.Module):
             self.embedding.weight.copy_(F.normalize(self.embedding.weight, dim=-1))
 
     @torch.no_grad()
-    def encode(self, vectors: Tensor) -> Tensor:
-        """Float [..., code_width] to int64 [...], in float32 even under autocast and a few rows at a time."""
+    def encode(self, vectors: Tensor, part: slice = slice(None)) -> Tensor:
+        """Float [..., code_width] to int64 [...], in float32 even under autocast and a few rows at a time.
+
+        With ``part`` only those rows of the codebook are looked at, and the result counts from the first of them.
+        """
         with torch.autocast(vectors.device.type, enabled=False):
-            codebook = self.embedding.weight.float()
+            codebook = self.embedding.weight[part].float()
             # argmin |z - e|^2 over e = argmax z.e - |e|^2 / 2; the second term keeps rows off the unit sphere right.
             half_norms = codebook.square().sum(-1) / 2
             rows = F.normalize(vectors.float().reshape(-1, codebook.shape[1]), dim=-1)

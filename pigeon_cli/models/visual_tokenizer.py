@@ -12,18 +12,19 @@ from pigeon_cli.models.eva_vit import EvaVisionTransformer
 from pigeon_cli.models.merger import TokenMerger
 from pigeon_cli.models.quantizer import Quantizer
 from pigeon_cli.models.selector import TokenSelector, keep_decision
+from pigeon_cli.models.style_reader import StyleReader
 
 
 @dataclass(frozen=True)
 class TokenizedImages:
-    """Codes of a batch in patch order."""
+    """Codes of a batch: N tokens an image, first those of its style, if any, then patches in reading order."""
 
     codes: Tensor
     """int64 [B, N], -1 where the patch was dropped."""
     keep: Tensor
     """bool [B, N]."""
     features: Tensor
-    """Merger output [B, N, width]; rows of dropped patches have no meaning."""
+    """Merger (and style reader) output [B, N, width]; rows of dropped patches have no meaning."""
     vectors: Tensor
     """Task layer output [B, N, code_width], before quantisation."""
 
@@ -40,6 +41,8 @@ class VisualTokenizer(nn.Module):
         self.task_layer = nn.Sequential(
             nn.Linear(config.width, config.width), nn.Tanh(), nn.Linear(config.width, config.code_width)
         )
+        if config.style_tokens > 0:
+            self.style_reader = StyleReader(config)
         self.quantizer = Quantizer(config.code_count, config.code_width)
 
     def patch_features(self, pixels: Tensor) -> Tensor:
@@ -60,14 +63,28 @@ class VisualTokenizer(nn.Module):
         merged = self.merger(features, keep)
         return merged, self.task_layer(merged)
 
+    def quantize(self, vectors: Tensor) -> Tensor:
+        """Codes int64 [B, N] of the patches' task vectors [B, N, code_width]."""
+        return self.quantizer.encode(vectors, slice(self.config.patch_codes))
+
+    def quantize_style(self, vectors: Tensor) -> Tensor:
+        """Codes int64 [B, S] of the style tokens' task vectors [B, S, code_width], which are codes of their own."""
+        first = self.config.patch_codes
+        return self.quantizer.encode(vectors, slice(first, None)) + first
+
     def encode(self, pixels: Tensor, noise: Tensor | None = None) -> TokenizedImages:
         """Tokenize normalised pixels float [B, 3, image_size, image_size]; ``noise`` as in :meth:`select`."""
         features = self.patch_features(pixels)
         keep = self.select(features, noise)
         merged, vectors = self.merge(features, keep)
-        kept = keep > 0.5
-        codes = self.quantizer.encode(vectors).masked_fill(~kept, -1)
-        return TokenizedImages(codes=codes, keep=kept, features=merged, vectors=vectors)
+        kept, codes = keep > 0.5, self.quantize(vectors)
+        if self.config.style_tokens > 0:
+            style, style_vectors = self.style_reader(features)
+            kept = torch.cat([torch.ones_like(kept[:, :1]).expand(-1, style.shape[1]), kept], dim=1)
+            codes = torch.cat([self.quantize_style(style_vectors), codes], dim=1)
+            merged = torch.cat([style.to(merged.dtype), merged], dim=1)
+            vectors = torch.cat([style_vectors.to(vectors.dtype), vectors], dim=1)
+        return TokenizedImages(codes=codes.masked_fill(~kept, -1), keep=kept, features=merged, vectors=vectors)
 
     def forward(self, pixels: Tensor, noise: Tensor | None = None) -> TokenizedImages:
         """Same as :meth:`encode`."""

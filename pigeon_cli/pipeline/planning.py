@@ -63,7 +63,7 @@ def demand_of(
 ) -> Demand:
     """What a request takes when each image has ``per_image`` tokens, by default half as many as it has patches."""
     spec = model.spec
-    tokens = ceil(EXPECTED_SHARE * spec.tokenizer.patches) if per_image is None else per_image
+    tokens = ceil(EXPECTED_SHARE * spec.tokenizer.tokens) if per_image is None else per_image
     image = ImageTokens(tuple([0] * tokens), (), Tensor())
     asked = word_prompt(text, spec, [image] * history, words, settings, titles)
     imagined = 0

@@ -43,10 +43,10 @@ def position_step(spec: ModelSpec) -> int:
 
 
 def _slot_places(spec: ModelSpec) -> Tensor:
-    """The first place of the square block that each slot stands for, int64 [slots]."""
+    """The first place of the square block that each slot stands for, int64 [slots]; style tokens come before all."""
     side, coarse = spec.tokenizer.grid, round(spec.reference_slots**0.5)
     corners = torch.arange(coarse) * (side // coarse)
-    return (corners.unsqueeze(1) * side + corners).flatten()
+    return spec.tokenizer.style_tokens + (corners.unsqueeze(1) * side + corners).flatten()
 
 
 def _last(columns: Tensor, marks: Tensor) -> Tensor:

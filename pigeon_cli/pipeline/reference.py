@@ -61,7 +61,10 @@ def see_reference(
     slots: Tensor = adapter(reference_vectors(context, spec.reference_slots))
     if spec.adapter.echo_side == 0:
         return SeenReference(slots)
-    return SeenReference(slots, adapter.echoes(vectors * keep.unsqueeze(-1), spec.tokenizer.patches))
+    style = spec.tokenizer.style_tokens
+    echo = adapter.echoes((vectors * keep.unsqueeze(-1))[:, style:], spec.tokenizer.patches)
+    # The style of the answer is the history's: nothing is echoed where its style tokens are predicted.
+    return SeenReference(slots, functional.pad(echo, (0, 0, style, 0)))
 
 
 def see_masked(

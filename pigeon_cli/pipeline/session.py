@@ -170,7 +170,7 @@ class Session:
             return plan_for(self.model, likely, self._chosen, self.budget, failed)
         except MemoryBudgetError:
             # The budget that the error names must suffice whatever the images turn out to hold.
-            plan_for(self.model, demand(self.spec.tokenizer.patches), self._chosen, self.budget, failed)
+            plan_for(self.model, demand(self.spec.tokenizer.tokens), self._chosen, self.budget, failed)
             raise
 
     def _within_memory(
@@ -269,7 +269,9 @@ class Session:
                 codes = imagine_reference(model, self.spec, prompt, stream, sampling)
                 del model
             with self.parts.use(QUANTIZER) as quantizer:
-                return [as_drawn(quantizer, each) for each in history], drawn_tokens(quantizer, codes)
+                return [as_drawn(quantizer, each) for each in history], drawn_tokens(
+                    quantizer, codes, self.spec.tokenizer.style_tokens
+                )
 
     def _check_length(self, history: Sequence[ImageTokens], asked: Asked, settings: Settings) -> None:
         prompt = word_prompt(self.text, self.spec, history, asked.words, settings, asked.titles)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,11 +18,12 @@ from pigeon_cli.models.visual_tokenizer import TokenizedImages, VisualTokenizer
 
 @dataclass(frozen=True)
 class ImageTokens:
-    """The kept tokens of one image in patch order."""
+    """The kept tokens of one image: its style tokens, if any, then patches in reading order."""
 
     codes: tuple[int, ...]
     patches: tuple[int, ...]
-    """Row-major patch of each token; empty for codes that were drawn instead of read."""
+    """Row-major patch of each token, -1 for a style token; empty where the tokenizer's selector has read nothing and
+    every code stands for a patch."""
     features: Tensor
     """Float [tokens, F]: what the similarity mask compares."""
 
@@ -37,23 +38,31 @@ def tokenize(tokenizer: VisualTokenizer, images: Sequence[Image.Image]) -> list[
     for start in range(0, len(images), IMAGES_AT_ONCE):
         pixels = [to_pixels(image, tokenizer.config.image_size) for image in images[start : start + IMAGES_AT_ONCE]]
         batch = torch.stack([torch.from_numpy(part) for part in pixels])
-        tokens += kept_tokens(tokenizer.encode(batch.to(tokenizer.quantizer.embedding.weight)))
+        found = tokenizer.encode(batch.to(tokenizer.quantizer.embedding.weight))
+        tokens += kept_tokens(found, tokenizer.config.style_tokens)
     return tokens
 
 
-def kept_tokens(found: TokenizedImages) -> list[ImageTokens]:
+def kept_tokens(found: TokenizedImages, style_tokens: int = 0) -> list[ImageTokens]:
     """The tokens that the selector kept, image by image."""
     tokens = []
     for codes, keep, features in zip(found.codes, found.keep, found.features, strict=True):
-        patches = keep.nonzero()[:, 0]
-        tokens.append(ImageTokens(tuple(codes[patches].tolist()), tuple(patches.tolist()), features[patches]))
+        kept = keep.nonzero()[:, 0]
+        patches = _patches(kept.tolist(), style_tokens)
+        tokens.append(ImageTokens(tuple(codes[kept].tolist()), patches, features[kept]))
     return tokens
 
 
-def drawn_tokens(quantizer: Quantizer, codes: Sequence[int]) -> ImageTokens:
+def drawn_tokens(quantizer: Quantizer, codes: Sequence[int], style_tokens: int = 0) -> ImageTokens:
     """Tokens of codes that the language model drew; their features are the code vectors (:func:`as_drawn`)."""
     row = torch.tensor(list(codes), device=quantizer.embedding.weight.device)
-    return ImageTokens(tuple(codes), (), quantizer.lookup(row))
+    patches = _patches(range(len(codes)), style_tokens) if style_tokens else ()
+    return ImageTokens(tuple(codes), patches, quantizer.lookup(row))
+
+
+def _patches(tokens: Iterable[int], style_tokens: int) -> tuple[int, ...]:
+    """Row-major patches of tokens by their number, -1 for style tokens."""
+    return tuple(max(-1, token - style_tokens) for token in tokens)
 
 
 def as_drawn(quantizer: Quantizer, tokens: ImageTokens) -> ImageTokens:

@@ -75,7 +75,7 @@ def _column(
         name, role = report.prompt or "", f"{image.role}, imagined from words"
     else:
         name, role = image.name or "", image.role
-        counts += f", {report.grid**2 - len(image.mask.codes)} merged"
+        counts += f", {report.grid**2 - image.mask.placed} merged"
     return make_sheet([[picture], [overlay]], [clean(name)], [role, counts], cell=smallest_side(report.grid))
 
 

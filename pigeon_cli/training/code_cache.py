@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from pigeon_cli.core.randomness import stream_seed
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer, pack
 from pigeon_cli.training.batches import IconBatches, normalise
 from pigeon_cli.training.data.dataset import IconRecord
-from pigeon_cli.training.data.looks import PLAIN, Look, apply_look, draw_look
+from pigeon_cli.training.data.looks import PLAIN, Look, apply_look, draw_look, geometry_of
 from pigeon_cli.training.data.sets import ICON_SETS
 
 BATCH = 256
@@ -27,34 +27,65 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class EncodedLook:
-    """All encoded pictures of one set under one look: ``codes`` int16 [n, patches], -1 as padding on the right."""
+    """All encoded pictures of one set under one look: codes int16 [n, tokens], -1 as padding on the right."""
 
     set: str
     look: Look
     records: tuple[int, ...]
     codes: NDArray[np.int16]
+    references: tuple[int, ...]
+    """For every picture a plain drawing of its meaning in any set, its own included."""
+    moved: NDArray[np.int16]
+    """Those drawings where the look puts them, in their own colours: what their places say in a picture of the look."""
 
 
 @torch.no_grad()
 def encode_pictures(tokenizer: VisualTokenizer, images: Tensor) -> NDArray[np.int16]:
-    """RGB [B,3,H,W] in 0..1 to packed codes int16 [B, patches], -1 as padding."""
-    result = np.full((len(images), tokenizer.config.patches), -1, dtype=np.int16)
+    """RGB [B,3,H,W] in 0..1 to packed codes int16 [B, tokens], -1 as padding."""
+    result = np.full((len(images), tokenizer.config.tokens), -1, dtype=np.int16)
     encoded = tokenizer.encode(normalise(images))
     packed, _ = pack(encoded.codes, encoded.keep)
     result[:, : packed.shape[1]] = packed.cpu().numpy()
     return result
 
 
-def encode_look(
-    tokenizer: VisualTokenizer, batches: IconBatches, name: str, look: Look, records: list[IconRecord]
-) -> EncodedLook:
-    """Codes of ``records`` of the set ``name`` under ``look``."""
+def encode_records(
+    tokenizer: VisualTokenizer, batches: IconBatches, look: Look, records: Sequence[IconRecord]
+) -> NDArray[np.int16]:
+    """Codes int16 [n, tokens] of ``records`` under ``look``."""
     parts = []
     for start in range(0, len(records), BATCH):
-        images = apply_look(look, batches.rgba(records[start : start + BATCH]))
+        images = apply_look(look, batches.rgba(list(records[start : start + BATCH])))
         with torch.autocast(images.device.type, dtype=torch.bfloat16):
             parts.append(encode_pictures(tokenizer, images))
-    return EncodedLook(name, look, tuple(record.id for record in records), np.concatenate(parts))
+    return np.concatenate(parts)
+
+
+class _Encoder:
+    """Encodes looks of train cells; every plain drawing once."""
+
+    def __init__(self, tokenizer: VisualTokenizer, batches: IconBatches) -> None:
+        self.tokenizer, self.batches = tokenizer, batches
+        train = batches.train
+        self.plain = {
+            record.id: row for record, row in zip(train, encode_records(tokenizer, batches, PLAIN, train), strict=True)
+        }
+        self.by_meaning: dict[str, list[IconRecord]] = {}
+        for record in train:
+            self.by_meaning.setdefault(record.meaning, []).append(record)
+
+    def look(self, name: str, look: Look, records: Sequence[IconRecord], rng: random.Random) -> EncodedLook:
+        """Codes of ``records`` of the set ``name`` under ``look``, and of a reference for each."""
+        references = [rng.choice(self.by_meaning[record.meaning]) for record in records]
+        shape = geometry_of(look)
+        codes, moved = (
+            np.stack([self.plain[record.id] for record in shown])
+            if worn == PLAIN
+            else encode_records(self.tokenizer, self.batches, worn, shown)
+            for worn, shown in ((look, records), (shape, references))
+        )
+        ids, reference_ids = (tuple(record.id for record in shown) for shown in (records, references))
+        return EncodedLook(name, look, ids, codes, reference_ids, moved)
 
 
 def build_code_cache(
@@ -70,13 +101,13 @@ def build_code_cache(
 
     The first look of every set is the plain one and holds all its train cells: references are never transformed.
     """
-    encoded = []
+    encoder, encoded = _Encoder(tokenizer, batches), []
     for name, records in batches.dataset.train_by_set.items():
         rng = random.Random(stream_seed(seed, "encode", name))
         for number in range(looks_per_set + 1):
             look = draw_look(rng, monochrome=ICON_SETS[name].monochrome) if number else PLAIN
             count = min(cells_per_look, len(records)) if number else len(records)
-            encoded.append(encode_look(tokenizer, batches, name, look, rng.sample(list(records), count)))
+            encoded.append(encoder.look(name, look, rng.sample(list(records), count), rng))
         say(f"encode: {name}, {looks_per_set + 1} looks")
     _write(out, encoded)
     return sum(len(one.records) for one in encoded)
@@ -84,9 +115,13 @@ def build_code_cache(
 
 def _write(out: Path, encoded: list[EncodedLook]) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps({"set": one.set, "look": one.look.to_json(), "records": list(one.records)}) for one in encoded]
+    lines = [
+        json.dumps({"set": one.set, "look": one.look.to_json(), "records": one.records, "references": one.references})
+        for one in encoded
+    ]
     temporary = out / "codes.part.npy"
-    np.save(temporary, np.concatenate([one.codes for one in encoded]))
+    rows = [np.stack([one.codes, one.moved]) for one in encoded]
+    np.save(temporary, np.concatenate(rows, axis=1))
     os.replace(temporary, out / "codes.npy")
     (out / "looks.part").write_text("\n".join(lines) + "\n", encoding="utf-8")
     os.replace(out / "looks.part", out / "looks.jsonl")
@@ -101,10 +136,10 @@ def load_code_cache(folder: Path) -> list[EncodedLook]:
         raise InputError(f"no usable code cache in {folder}: {error}", "run: pigeon train encode") from error
     result, start = [], 0
     for line in lines:
-        records = tuple(line["records"])
-        rows = codes[start : start + len(records)]
-        result.append(EncodedLook(line["set"], Look.from_json(line["look"]), records, rows))
+        records, references = tuple(line["records"]), tuple(line["references"])
+        rows, moved = codes[:, start : start + len(records)]
+        result.append(EncodedLook(line["set"], Look.from_json(line["look"]), records, rows, references, moved))
         start += len(records)
-    if start != len(codes):
+    if start != codes.shape[1]:
         raise InputError(f"the code cache in {folder} is damaged", "run: pigeon train encode")
     return result

@@ -5,11 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 import torch.nn.functional as functional
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from pigeon_cli.report.sheet import make_sheet
+
+
+class PixelHead(nn.Module):
+    """Throwaway head of a stage: context [B, Q, C] to RGB [B, 3, H, W], one linear map per query."""
+
+    def __init__(self, width: int, grid: int, image_size: int) -> None:
+        super().__init__()
+        self.grid = grid
+        self.pixels = nn.Linear(width, 3 * (image_size // grid) ** 2)
+        self.shuffle = nn.PixelShuffle(image_size // grid)
+
+    def forward(self, context: Tensor) -> Tensor:
+        values = self.pixels(context).transpose(1, 2).unflatten(2, (self.grid, self.grid))
+        images: Tensor = self.shuffle(values)
+        return images
 
 
 def gradient_loss(drawn: Tensor, target: Tensor, scales: int = 3) -> Tensor:
@@ -20,6 +36,11 @@ def gradient_loss(drawn: Tensor, target: Tensor, scales: int = 3) -> Tensor:
             total = total + (drawn.diff(dim=axis) - target.diff(dim=axis)).abs().mean()
         drawn, target = functional.avg_pool2d(drawn, 2), functional.avg_pool2d(target, 2)
     return total / scales
+
+
+def psnr(drawn: Tensor, wanted: Tensor) -> float:
+    """Peak signal-to-noise ratio in dB of pictures in 0..1."""
+    return float(-10 * torch.log10((drawn.clamp(0, 1) - wanted).square().mean()))
 
 
 def to_images(images: Tensor) -> list[Image.Image]:

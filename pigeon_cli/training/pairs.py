@@ -48,7 +48,7 @@ class PreferencePair:
 
     def coded(self) -> CodedRequest:
         """The request without an answer."""
-        return CodedRequest(self.history, self.planted, self.reference, self.words, ())
+        return CodedRequest(self.history, self.planted, self.words, self.reference, (), ())
 
     def to_json(self) -> str:
         """One line; :meth:`from_json` is its inverse."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -96,14 +96,14 @@ class WindowSampler:
             stranger = rng.choice(self.windows)
         history = list(request.history)
         history[place] = self.codes[rng.choice(stranger.images).image]
-        return CodedRequest(tuple(history), (place,), request.reference, request.words, request.target, True)
+        return replace(request, history=tuple(history), planted=(place,))
 
 
 def coded_window(window: Window, codes: dict[Path, Codes]) -> CodedRequest:
     """A window as codes; its last image is reference and target."""
     history = tuple(codes[one.image] for one in window.history)
     target = codes[window.target.image]
-    return CodedRequest(history, (), target, window.target.told, target, True)
+    return CodedRequest(history, (), window.target.told, target, target, target, is_self=True)
 
 
 @torch.inference_mode()

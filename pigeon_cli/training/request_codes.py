@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.code_cache import EncodedLook, encode_pictures
-from pigeon_cli.training.data.looks import PLAIN, apply_look
+from pigeon_cli.training.data.looks import PLAIN, apply_look, geometry_of
 from pigeon_cli.training.data.requests import TrainingRequest
-from pigeon_cli.training.sequences import CodedRequest, SequenceSampler
+from pigeon_cli.training.sequences import CodedRequest, SequenceSampler, restyled_codes
 
 SELF_SHARES = {"self": 1.0, "paired": 0.0, "mixed": 0.15}
 """By ``--target``, the share of requests whose reference is the target itself, most of it hidden, as in the published
@@ -51,21 +51,20 @@ class RequestSampler:
         has_strangers = rng.random() < planted_share
         # Strangers are fewer than the others, else nobody could tell which are which.
         count = rng.randint(3 if has_strangers else 2, 5)
-        while True:
-            look = rng.choice(sequences.looks)
-            places = rng.sample(range(len(look.records)), count + 1)
-            record = sequences.dataset.records[look.records[places[-1]]]
-            target = codes_of(look.codes[places[-1]])
-            is_self = rng.random() < self.self_share
-            reference = look.codes[places[-1]] if is_self else sequences.reference(record, rng)
-            if reference is not None:
-                break
+        look = rng.choice(sequences.looks)
+        places = rng.sample(range(len(look.records)), count + 1)
+        asked = places[-1]
+        record, target = sequences.dataset.records[look.records[asked]], look.codes[asked]
+        is_self = rng.random() < self.self_share
+        reference = target if is_self else sequences.plain[look.references[asked]]
+        answer = target if is_self else sequences.restyled(look, asked)
         history = [codes_of(look.codes[place]) for place in places[:-1]]
         planted = sorted(rng.sample(range(count), rng.randint(1, (count - 1) // 2))) if has_strangers else []
         for position in planted:
             history[position] = self._stranger(look, rng)
         words = sequences.words(record, rng) if rng.random() < 0.5 else ""
-        return CodedRequest(tuple(history), tuple(planted), codes_of(reference), words, target, is_self)
+        codes = (codes_of(each) for each in (reference, target, answer))
+        return CodedRequest(tuple(history), tuple(planted), words, *codes, is_self=is_self)
 
     def _stranger(self, look: EncodedLook, rng: random.Random) -> tuple[int, ...]:
         while True:
@@ -93,8 +92,10 @@ def encode_requests(
         ]
         pictures.append(apply_look(PLAIN, batches.rgba([records[request.reference]])))
         pictures.append(apply_look(request.look, batches.rgba([records[request.target]])))
-        codes = encode_pictures(tokenizer, torch.cat(pictures))
+        pictures.append(apply_look(geometry_of(request.look), batches.rgba([records[request.reference]])))
+        *liked, reference, target, moved = encode_pictures(tokenizer, torch.cat(pictures))
         planted = tuple(image.position for image in request.planted)
-        rows = [codes_of(row) for row in codes]
-        result.append(CodedRequest(tuple(rows[:-2]), planted, rows[-2], request.words, rows[-1]))
+        answer = restyled_codes(target, moved, tokenizer.config.style_tokens)
+        codes = (codes_of(row) for row in (reference, target, answer))
+        result.append(CodedRequest(tuple(map(codes_of, liked)), planted, request.words, *codes))
     return result

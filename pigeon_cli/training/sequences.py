@@ -23,9 +23,6 @@ from pigeon_cli.training.code_cache import EncodedLook
 from pigeon_cli.training.data.dataset import IconDataset, IconRecord
 from pigeon_cli.training.data.looks import PLAIN
 
-COPY_SHARE = 0.3
-"""Share of easy references that are the picture itself; the others are plain drawings of its family."""
-
 FREE_WEIGHT = 0.4
 """Weight of the codes of a picture that nothing asks for: they teach the look and little else."""
 
@@ -47,9 +44,12 @@ class CodedRequest:
 
     history: tuple[tuple[int, ...], ...]
     planted: tuple[int, ...]
-    reference: tuple[int, ...]
     words: str
+    reference: tuple[int, ...]
     target: tuple[int, ...]
+    """The right answer."""
+    answer: tuple[int, ...]
+    """What the language model is to say: :func:`restyled_codes` of target and reference, or the target."""
     is_self: bool = False
 
 
@@ -94,13 +94,13 @@ class SequenceSampler:
                     record = dataset.records[number]
                     self.by_meaning.setdefault(record.meaning, []).append(record)
 
-    def batch(self, rng: random.Random, count: int, easy: float = 0.0, pictures: int = 3) -> SequenceBatch:
+    def batch(self, rng: random.Random, count: int, pictures: int = 3) -> SequenceBatch:
         """``count`` sequences of ``pictures`` pictures each, or about as many tokens in longer or shorter sequences.
 
-        ``easy`` is the share of references that are not of another family, see :meth:`_easy_reference`. Generation
-        reads longer prompts than ``pictures`` make, and positions that were never trained cost it a fifth of a nat;
-        but long sequences cost time, so they are a quarter of the batches. What stands before the n-th picture is the
-        same in all sequences, so that hardly anything is padding.
+        A picture that a reference asks for is :func:`restyled_codes` of the two. Generation reads longer prompts than
+        ``pictures`` make, and positions that were never trained cost it a fifth of a nat; but long sequences cost time,
+        so they are a quarter of the batches. What stands before the n-th picture is the same in all sequences, so that
+        hardly anything is padding.
         """
         length = rng.choice([pictures - 1, pictures, pictures, 2 * pictures])
         count = max(1, round(count * pictures / length))
@@ -112,8 +112,7 @@ class SequenceSampler:
             look = rng.choice(self.looks)
             places = iter(rng.sample(range(len(look.records)), len(look.records)))
             for ask in asks:
-                while not self._add_picture(row, references, look, next(places), ask, easy, rng):
-                    pass
+                self._add_picture(row, references, look, next(places), ask, rng)
             rows.append(row)
         return self._stack(rows, references)
 
@@ -130,36 +129,24 @@ class SequenceSampler:
         look: EncodedLook,
         place: int,
         ask: _Ask,
-        easy: float,
         rng: random.Random,
-    ) -> bool:
-        """Add a picture and what asks for it; false where it has no reference although one is asked for."""
+    ) -> None:
+        """Add a picture and what asks for it."""
         record, codes = self.dataset.records[look.records[place]], look.codes[place]
-        if ask.reference:
-            is_easy = rng.random() < easy
-            reference = self._easy_reference(record, codes, rng) if is_easy else self.reference(record, rng)
-            if reference is None:
-                return False
-            references.append(reference)
         if ask.words:
             row.add(self.text.encode(self.words(record, rng)))
         if ask.reference:
+            references.append(self.plain[look.references[place]])
             row.add([REFERENCE_SLOT] * self.spec.reference_slots)
+            codes = self.restyled(look, place)
         vocabulary = self.spec.vocabulary
         row.add([vocabulary.image_start])
         weight = 1.0 if ask.words or ask.reference else FREE_WEIGHT
         row.add([*vocabulary_ids(vocabulary, codes[codes >= 0].tolist()), vocabulary.image_end], weight)
-        return True
 
-    def _easy_reference(
-        self, record: IconRecord, codes: NDArray[np.int16], rng: random.Random
-    ) -> NDArray[np.int16] | None:
-        """The picture itself, or the same drawing without its look, perhaps in another finish of its family.
-
-        Steps between which a model finds the way: to copy what the reference has, then to carry a look and a finish
-        over to a drawing, then to draw what another family of sets draws otherwise. The last alone is found late.
-        """
-        return codes if rng.random() < COPY_SHARE else self._plain(record, rng, same_family=True)
+    def restyled(self, look: EncodedLook, place: int) -> NDArray[np.int16]:
+        """What is drawn when the reference of a picture is asked for: :func:`restyled_codes`."""
+        return restyled_codes(look.codes[place], look.moved[place], self.spec.tokenizer.style_tokens)
 
     def requests(self, requests: Sequence[CodedRequest]) -> SequenceBatch:
         """Requests in the form that generation reads; only the targets are predicted."""
@@ -172,9 +159,9 @@ class SequenceSampler:
             row.add(self.text.encode(request.words))
             row.add([REFERENCE_SLOT] * self.spec.reference_slots)
             row.add([vocabulary.image_start])
-            row.add([*vocabulary_ids(vocabulary, request.target), vocabulary.image_end], 1.0)
+            row.add([*vocabulary_ids(vocabulary, request.answer), vocabulary.image_end], 1.0)
             rows.append(row)
-        patches = self.spec.tokenizer.patches
+        patches = self.spec.tokenizer.tokens
         padded = [[*one.reference, *[-1] * (patches - len(one.reference))] for one in requests]
         return self._stack(rows, list(np.array(padded, dtype=np.int16)))
 
@@ -189,12 +176,7 @@ class SequenceSampler:
 
     def reference(self, record: IconRecord, rng: random.Random) -> NDArray[np.int16] | None:
         """Codes of the same meaning, plain, in a random set of another family; ``None`` when train has none."""
-        return self._plain(record, rng, same_family=False)
-
-    def _plain(self, record: IconRecord, rng: random.Random, same_family: bool) -> NDArray[np.int16] | None:
-        drawings = [
-            other for other in self.by_meaning[record.meaning] if (other.family == record.family) == same_family
-        ]
+        drawings = [other for other in self.by_meaning[record.meaning] if other.family != record.family]
         return self.plain[rng.choice(drawings).id] if drawings else None
 
     def _stack(self, rows: list[_Row], references: list[NDArray[np.int16]]) -> SequenceBatch:
@@ -203,7 +185,7 @@ class SequenceSampler:
         def pad(values: Sequence[float], filler: float) -> list[float]:
             return [*values, *[filler] * (length - len(values))]
 
-        empty = np.zeros((0, self.spec.tokenizer.patches), dtype=np.int16)
+        empty = np.zeros((0, self.spec.tokenizer.tokens), dtype=np.int16)
         stacked = np.stack(references) if references else empty
         return SequenceBatch(
             ids=torch.tensor([pad(row.ids, self.spec.vocabulary.pad) for row in rows], dtype=torch.int64),
@@ -216,3 +198,16 @@ class SequenceSampler:
 def vocabulary_ids(vocabulary: Vocabulary, codes: Sequence[int]) -> list[int]:
     """Token ids of codes."""
     return [code + vocabulary.first_code for code in codes]
+
+
+def restyled_codes(codes: NDArray[np.int16], moved: NDArray[np.int16], style_tokens: int) -> NDArray[np.int16]:
+    """The style tokens of the picture ``codes`` before the places of ``moved``, packed int16 [tokens] each.
+
+    The image generator has learned to draw the places of one picture in the style of another, those of other families
+    too. So the answer can be told exactly: how another set draws a meaning is largely chance, and a model that has to
+    guess it place by place draws nothing whole. Without style tokens the picture itself is the answer.
+    """
+    if style_tokens == 0:
+        return codes
+    joined: NDArray[np.int16] = np.concatenate([codes[:style_tokens], moved[style_tokens:]])
+    return joined

@@ -41,6 +41,7 @@ class StageDefaults:
 DEFAULTS = {
     "vae": StageDefaults(2000, 8, 1.5e-3),
     "tokenizer": StageDefaults(4000, 48, 1e-3),
+    "style": StageDefaults(3000, 32, 1e-3),
     "decoder": StageDefaults(3000, 32, 1e-3),
     "language": StageDefaults(4000, 16, 1.5e-3),
     "scorer": StageDefaults(1500, 96, 2e-3),
@@ -135,6 +136,10 @@ def build_task(
         from pigeon_cli.training.tasks.tokenizer import TokenizerTask
 
         return TokenizerTask(folder, batches, settings.batch, settings.steps)
+    if name == "style":
+        from pigeon_cli.training.tasks.style import StyleTask
+
+        return StyleTask(folder, batches, settings.batch, settings.steps)
     tokenizer = frozen_tokenizer(folder, device)
     if name == "decoder":
         from pigeon_cli.training.tasks.decoder import DecoderTask
@@ -156,7 +161,7 @@ def build_task(
     if name == "language":
         from pigeon_cli.training.tasks.language import LanguageTask
 
-        return LanguageTask(folder, tokenizer, sampler, coded, sheet, settings.batch, settings.steps)
+        return LanguageTask(folder, tokenizer, sampler, coded, sheet, settings.batch)
     from pigeon_cli.training.tasks.reconstruct import ReconstructTask
 
     planted = encode_requests(

@@ -67,7 +67,7 @@ class IconRequests:
                 apply_look(look, self.batches.rgba([records[id]])) for look, id in zip(looks, ids, strict=True)
             ]
             asked.append(request)
-        tokens = iter(kept_tokens(tokenizer.encode(normalise(torch.cat(pictures)))))
+        tokens = iter(kept_tokens(tokenizer.encode(normalise(torch.cat(pictures))), tokenizer.config.style_tokens))
         result = []
         for number, request in zip(numbers, asked, strict=True):
             history = tuple(next(tokens) for _ in request.history)

@@ -36,6 +36,7 @@ KINDS = (
 )
 HELD_OUT_KINDS = ("duotone", "outline")
 TRAIN_KINDS = tuple(kind for kind in KINDS if kind not in HELD_OUT_KINDS)
+_GEOMETRIC_KINDS = frozenset({"margin", "tilt"})
 _COLOUR_KINDS = frozenset({"tint", "palette", "hue", "posterise", "duotone"})
 _BLIND_TO_BLACK = frozenset({"hue", "posterise"})
 _PLAIN_SHARE = 0.1
@@ -102,6 +103,11 @@ def draw_look(generator: random.Random, kinds: Sequence[str] = TRAIN_KINDS, mono
             chosen.append(generator.choice(others))
     chosen.sort(key=_ORDER.index)
     return Look(tuple(_part(kind, _DRAW[kind](generator)) for kind in chosen))
+
+
+def geometry_of(look: Look) -> Look:
+    """What of ``look`` moves places: a drawing that wears only this stands where the wanted one stands."""
+    return Look(tuple(part for part in look.parts if part.kind in _GEOMETRIC_KINDS))
 
 
 def apply_look(look: Look, rgba: torch.Tensor) -> torch.Tensor:

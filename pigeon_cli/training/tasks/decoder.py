@@ -1,4 +1,4 @@
-"""Stage ``decoder``: the UNet that draws latents from true codes (RECIPE.md point 5)."""
+"""Stage ``decoder``: the UNet that draws latents from codes, and the embedding decoder with it (RECIPE.md point 5)."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ from pigeon_cli.models.embedding_decoder import DecodedCondition, EmbeddingDecod
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.code_cache import encode_pictures
-from pigeon_cli.training.figures import save_tensor_sheet
-from pigeon_cli.training.loop import MovingAverage, TrainingTask
+from pigeon_cli.training.figures import psnr, save_tensor_sheet
+from pigeon_cli.training.loop import LoopSettings, MovingAverage, TrainingTask
+from pigeon_cli.training.restyle import Restyled, Restyler, SourceShares
 from pigeon_cli.weights.checkpoint import load_part, save_part
 from pigeon_cli.weights.store import ModelFolder
 
@@ -36,7 +37,11 @@ EMPTY_SHARE = 0.1
 REPLACED_SHARE = 0.05
 """Share of codes replaced at random, because the language model's codes are not perfect either."""
 MINIMUM_SNR = 5.0
-PLAIN_SHARE = 0.3
+DECODER_SHARE = 0.3
+"""Share of the learning rate that the embedding decoder gets. It has learned to draw pictures itself, and so where
+what is to be drawn is uncertain the middle of what it may be; what the UNet needs to know it has to learn with it."""
+SHARES = SourceShares(own=0.3, plain=0.15, own_style=0.25)
+"""Where what the codes of a picture's places say is from: for the rest, another family's drawing of its meaning."""
 POOL_STEPS, POOL_PICTURES = 500, 4096
 """So many steps draw from one pool of so many encoded pictures: reading a picture costs more than a step on it."""
 
@@ -47,7 +52,7 @@ class _Pool:
     latents: Tensor
     """Scaled, [n, c, h, w]."""
     codes: Tensor
-    """Packed, int64 [n, patches], -1 as padding."""
+    """Packed, int64 [n, tokens], -1 as padding."""
 
 
 class DecoderTask(TrainingTask):
@@ -70,19 +75,24 @@ class DecoderTask(TrainingTask):
         self.scheduler = cast(Any, build_scheduler(spec.diffusion))
         self.embedding_decoder = EmbeddingDecoder(spec.decoder).to(device)
         load_part(self.embedding_decoder, folder.part("decoder"))
-        self.embedding_decoder.requires_grad_(False).eval()
+        self.decoder_average = MovingAverage(self.embedding_decoder).to(device)
         self.vae = cast(Any, build_vae(spec.diffusion)).to(device, memory_format=torch.channels_last)
         load_part(self.vae, folder.part("vae"))
         self.vae.requires_grad_(False).eval()
-        self.modules = {"unet": self.unet, "average": self.average}
+        self.restyler = Restyler(batches)
+        self.modules = {
+            "unet": self.unet,
+            "average": self.average,
+            "decoder": self.embedding_decoder,
+            "decoder_average": self.decoder_average,
+        }
 
     def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:
         if self.pool is None or self.pool.number != step // POOL_STEPS:
             self.pool = self._fill_pool(step // POOL_STEPS)
         rows = torch.tensor(rng.choices(range(len(self.pool.codes)), k=self.batch))
         latents, codes = self.pool.latents[rows], self.pool.codes[rows]
-        with torch.no_grad():
-            condition = self._condition(codes, REPLACED_SHARE)
+        condition = self._condition(codes, REPLACED_SHARE)
         present = (torch.rand(self.batch, device=codes.device) >= EMPTY_SHARE).float()
         noise = torch.randn_like(latents)
         times = torch.randint(0, self.scheduler.config.num_train_timesteps, (self.batch,), device=codes.device)
@@ -102,19 +112,29 @@ class DecoderTask(TrainingTask):
         count = min(POOL_PICTURES, self.batch * self.steps)
         latents, codes = [], []
         for start in range(0, count, 64):
-            records = rng.choices(self.batches.train, k=min(64, count - start))
-            images = self.batches.pictures(records, rng, PLAIN_SHARE)
-            latents.append(scale_latents(self.vae, self.vae.encode(images * 2 - 1).latent_dist.mode().float()))
-            codes.append(self._codes(images))
+            batch = self.restyler.draw(rng, min(64, count - start), SHARES)
+            mode = self.vae.encode(batch.wanted * 2 - 1).latent_dist.mode().float()
+            latents.append(scale_latents(self.vae, mode))
+            codes.append(self._restyled_codes(batch))
         return _Pool(number, torch.cat(latents), torch.cat(codes))
+
+    def _restyled_codes(self, batch: Restyled) -> Tensor:
+        """Style codes of the pictures that ``batch`` names, codes of the places of its sources."""
+        codes, style = self._codes(batch.wanted), self.spec.tokenizer.style_tokens
+        places = codes.clone()
+        if not bool(batch.own.all()):
+            places[~batch.own] = self._codes(batch.sources[~batch.own])
+        return torch.cat([codes[batch.style_rows, :style], places[:, style:]], dim=1)
 
     def _codes(self, images: Tensor) -> Tensor:
         return torch.from_numpy(encode_pictures(self.tokenizer, images).astype("int64")).to(images.device)
 
     def _condition(self, codes: Tensor, replaced: float) -> DecodedCondition:
-        mask = codes >= 0
-        other = torch.randint_like(codes, self.spec.vocabulary.code_count)
-        codes = torch.where((torch.rand(codes.shape, device=codes.device) < replaced) & mask, other, codes)
+        mask, config = codes >= 0, self.spec.tokenizer
+        other = torch.randint_like(codes, config.patch_codes)
+        swapped = (torch.rand(codes.shape, device=codes.device) < replaced) & mask
+        swapped[:, : config.style_tokens] = False
+        codes = torch.where(swapped, other, codes)
         condition: DecodedCondition = self.embedding_decoder(self.tokenizer.quantizer.lookup(codes), mask)
         return condition
 
@@ -130,17 +150,26 @@ class DecoderTask(TrainingTask):
 
     def after_step(self, step: int) -> None:
         self.average.update(self.unet, step)
+        self.decoder_average.update(self.embedding_decoder, step)
 
     def evaluate(self, step: int, folder: Path) -> dict[str, float]:
-        images = self.batches.fixed_valid(24)
-        trained = {name: tensor.clone() for name, tensor in self.unet.state_dict().items()}
-        self.unet.load_state_dict(self.average.state_of(self.unet))
-        drawn = self.draw(self._condition(self._codes(images), 0.0))
-        self.unet.load_state_dict(trained)
-        save_tensor_sheet(
-            folder / f"sheet-{step + 1:06d}.png", [images[:12], drawn[:12]], ["image", "drawn from codes"]
+        batch = Restyler(self.batches, self.batches.valid).draw(random.Random(1), 24, SourceShares(0.0, 0.0, 0.0))
+        images = batch.wanted
+        pairs = ((self.unet, self.average), (self.embedding_decoder, self.decoder_average))
+        trained = [{name: tensor.clone() for name, tensor in module.state_dict().items()} for module, _ in pairs]
+        for module, average in pairs:
+            module.load_state_dict(average.state_of(module))
+        drawn, restyled = (
+            self.draw(self._condition(codes, 0.0)) for codes in (self._codes(images), self._restyled_codes(batch))
         )
-        return {"psnr": float(-10 * torch.log10((drawn - images).square().mean()))}
+        for (module, _), state in zip(pairs, trained, strict=True):
+            module.load_state_dict(state)
+        save_tensor_sheet(
+            folder / f"sheet-{step + 1:06d}.png",
+            [part[:16] for part in (images, drawn, batch.sources, images[batch.style_rows], restyled)],
+            ["image", "drawn from its codes", "places of", "style of", "drawn from both"],
+        )
+        return {name: psnr(part, images) for name, part in (("psnr", drawn), ("psnr_restyled", restyled))}
 
     def draw(self, condition: DecodedCondition) -> Tensor:
         """Pictures [B,3,H,W] in 0..1 of a condition at the model's own steps and guidance."""
@@ -162,3 +191,12 @@ class DecoderTask(TrainingTask):
 
     def export(self) -> None:
         save_part(self.folder.part("unet"), self.average.state_of(self.unet))
+        save_part(self.folder.part("decoder"), self.decoder_average.state_of(self.embedding_decoder), torch.float16)
+
+    def parameter_groups(self, settings: LoopSettings) -> list[dict[str, Any]]:
+        """The embedding decoder, which has been trained, moves slowly."""
+        groups = super().parameter_groups(settings)
+        trained = set(self.embedding_decoder.parameters())
+        slow = [group | {"params": [p for p in group["params"] if p in trained]} for group in groups]
+        fast = [group | {"params": [p for p in group["params"] if p not in trained]} for group in groups]
+        return [*(group | {"lr": settings.learning_rate * DECODER_SHARE} for group in slow), *fast]

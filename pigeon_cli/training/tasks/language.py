@@ -27,10 +27,6 @@ from pigeon_cli.weights.checkpoint import load_part, save_part
 from pigeon_cli.weights.store import ModelFolder
 from pigeon_cli.weights.tied import load_language
 
-EASY_FROM, EASY_TO, EASY_UNTIL = 0.8, 0.3, 0.5
-"""Share of references of the picture's own family: at the start, at the end, and the share of the run until then."""
-EASY_AGAIN = 0.45
-"""The same at the start of a run that goes on from earlier weights, which have learned to read references."""
 LOST_ROWS, LOST_SHARE = 0.5, 0.3
 """Share of sequences in which codes are lost on their way in, and up to which share of them: the mask will drop history
 tokens. The same share of the pictures that are asked for loses up to all of its codes: given the code before, history
@@ -65,21 +61,6 @@ class CodeTable(nn.Module):
         self.residual.copy_(table[len(self.text) :] - self.codebook @ self.shared)
 
 
-class Curriculum(nn.Module):
-    """Where the references begin to get harder, as a buffer, so that a resumed run goes on as it began."""
-
-    easy_from: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("easy_from", torch.tensor(EASY_FROM))
-
-    def easy(self, progress: float) -> float:
-        """Share of easy references when the share ``progress`` of the run is over."""
-        first = float(self.easy_from)
-        return first + (EASY_TO - first) * min(1.0, progress / EASY_UNTIL)
-
-
 class LanguageTask(TrainingTask):
     """Next-code prediction on packed sequences; soft targets over near codes; the adapter learns along."""
 
@@ -93,10 +74,8 @@ class LanguageTask(TrainingTask):
         held_out: list[CodedRequest],
         sheet: RequestSheet,
         batch: int,
-        steps: int,
     ) -> None:
         self.folder, self.tokenizer, self.sampler, self.batch = folder, tokenizer, sampler, batch
-        self.steps, self.curriculum = steps, Curriculum()
         self.held_out, self.sheet = held_out, sheet
         spec, device = folder.spec, tokenizer.quantizer.embedding.weight.device
         self.spec, self.device = spec, device
@@ -115,12 +94,10 @@ class LanguageTask(TrainingTask):
             "language": self.language,
             "table": self.table,
             "adapter": self.adapter,
-            "curriculum": self.curriculum,
         }
 
     def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:
-        easy = self.curriculum.easy(step / self.steps)
-        return self._losses(self.sampler.batch(rng, self.batch, easy), HIDDEN_SHARE, LOST_ROWS)
+        return self._losses(self.sampler.batch(rng, self.batch), HIDDEN_SHARE, LOST_ROWS)
 
     def _losses(self, batch: SequenceBatch, hidden_share: float, lost_rows: float = 0.0) -> dict[str, Tensor]:
         table = self.table()
@@ -216,7 +193,6 @@ class LanguageTask(TrainingTask):
         save_part(self.folder.part("base_adapter"), self.adapter.state_dict())
 
     def start_from(self, folder: ModelFolder) -> None:
-        self.curriculum.easy_from.fill_(EASY_AGAIN)
         load_language(self.language, folder.part("language"))
         self.table.begin(self.language.model.embed_tokens.weight)
         load_part(self.adapter, folder.part("base_adapter"))

@@ -175,9 +175,9 @@ class ReconstructTask(TrainingTask):
     def _reconstruct(self, requests: Sequence[CodedRequest], layout: TokenLayout, decision: MaskDecision) -> Tensor:
         unasked = self.unasked_share if self.language.training else 0.0
         prompts = [
-            self.prompts.unasked(request.target)
+            self.prompts.unasked(request.answer)
             if float(torch.rand(())) < unasked
-            else self.prompts.prompt(request, request.target)
+            else self.prompts.prompt(request, request.answer)
             for request in requests
         ]
         batch = pad_prompts(prompts, self.spec.vocabulary)

@@ -177,8 +177,8 @@ class ScorerTask(TrainingTask):
 
     def _vectors(self, rows: list[tuple[int, ...]]) -> tuple[Tensor, Tensor]:
         """Unit vectors of meaning and of style of codes without padding."""
-        patches = self.folder.spec.tokenizer.patches
-        packed = torch.tensor([[*row, *[-1] * (patches - len(row))] for row in rows], device=self.device)
+        width = self.folder.spec.tokenizer.tokens
+        packed = torch.tensor([[*row, *[-1] * (width - len(row))] for row in rows], device=self.device)
         meanings, styles = self.scorer(self._contexts(packed))
         return meanings.float(), styles.float()
 

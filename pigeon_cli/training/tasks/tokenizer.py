@@ -15,7 +15,7 @@ from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.training.batches import IconBatches, normalise
 from pigeon_cli.training.codebook import CodebookKeeper, k_means
-from pigeon_cli.training.figures import gradient_loss, save_tensor_sheet
+from pigeon_cli.training.figures import PixelHead, gradient_loss, psnr, save_tensor_sheet
 from pigeon_cli.training.loop import LoopSettings, TrainingTask
 from pigeon_cli.training.losses import contrast
 from pigeon_cli.training.tokenizer_start import fit_pixels, patches_of, start_decoder, start_encoder
@@ -37,21 +37,6 @@ PLAIN_SHARE = 0.3
 """References are never transformed, so that plain icons must be read as well as transformed ones."""
 
 
-class PixelHead(nn.Module):
-    """Throwaway head of this stage: context [B, Q, C] to RGB [B, 3, H, W], one linear map per query."""
-
-    def __init__(self, width: int, grid: int, image_size: int) -> None:
-        super().__init__()
-        self.grid = grid
-        self.pixels = nn.Linear(width, 3 * (image_size // grid) ** 2)
-        self.shuffle = nn.PixelShuffle(image_size // grid)
-
-    def forward(self, context: Tensor) -> Tensor:
-        values = self.pixels(context).transpose(1, 2).unflatten(2, (self.grid, self.grid))
-        images: Tensor = self.shuffle(values)
-        return images
-
-
 class TokenizerTask(TrainingTask):
     """Reconstruction through the codes, commitment, agreement between styles of one meaning, and a token budget."""
 
@@ -63,6 +48,8 @@ class TokenizerTask(TrainingTask):
         self.spec = spec
         self.tokenizer = VisualTokenizer(spec.tokenizer).to(device)
         self.tokenizer.quantizer.requires_grad_(False)
+        if spec.tokenizer.style_tokens > 0:
+            self.tokenizer.style_reader.requires_grad_(False)
         final = cast(nn.Linear, self.tokenizer.selector.out_conv[-1])
         with torch.no_grad():
             # Start from "keep": an undecided selector would drop half of the patches on its first noisy step.
@@ -70,7 +57,7 @@ class TokenizerTask(TrainingTask):
         self.decoder = EmbeddingDecoder(spec.decoder).to(device)
         self.head = PixelHead(spec.decoder.context_width, spec.tokenizer.grid, spec.tokenizer.image_size).to(device)
         self.contrast = nn.Linear(spec.tokenizer.width, 128).to(device)
-        self.keeper = CodebookKeeper(spec.tokenizer.code_count, spec.tokenizer.code_width).to(device)
+        self.keeper = CodebookKeeper(spec.tokenizer.patch_codes, spec.tokenizer.code_width).to(device)
         self.modules = {
             "tokenizer": self.tokenizer,
             "decoder": self.decoder,
@@ -130,12 +117,15 @@ class TokenizerTask(TrainingTask):
             keep = decided.detach() + SELECTOR_DAMPING * (decided - decided.detach())
         merged, vectors = self.tokenizer.merge(features, keep)
         vectors = functional.normalize(vectors.float(), dim=-1)
-        codes = self.tokenizer.quantizer.encode(vectors)
+        codes = self.tokenizer.quantize(vectors)
         passed = vectors + (self.tokenizer.quantizer.lookup(codes) - vectors).detach()
         order = (keep < 0.5).to(torch.int8).argsort(dim=1, stable=True)
         packed = passed.gather(1, order.unsqueeze(-1).expand_as(passed))
         packed_keep = keep.gather(1, order)
-        # The keep values alone hide dropped codes; a mask would also cut their gradient.
+        # The keep values alone hide dropped codes; a mask would also cut their gradient. Style tokens are hidden: they
+        # are learned in a stage of their own.
+        style = self.spec.tokenizer.style_tokens
+        packed, packed_keep = functional.pad(packed, (0, 0, style, 0)), functional.pad(packed_keep, (style, 0))
         context = self.decoder(packed, torch.ones_like(packed_keep, dtype=torch.bool), packed_keep).context
         return self.head(context).float(), vectors, codes, keep, merged
 
@@ -146,20 +136,25 @@ class TokenizerTask(TrainingTask):
         _, vectors = self.tokenizer.merge(features, torch.ones(features.shape[:2], device=features.device))
         return functional.normalize(vectors.float(), dim=-1).flatten(0, 1)
 
+    def _codebook(self) -> Tensor:
+        """The rows that patches have for themselves."""
+        return self.tokenizer.quantizer.embedding.weight[: len(self.keeper.counts)]
+
     def _fit_networks(self, pictures: Tensor) -> None:
         """Tokenizer, codebook and decoder, from ``pictures`` alone."""
         start_encoder(self.tokenizer, normalise(pictures))
         start_decoder(self.decoder)
         vectors = torch.cat([self._vectors(part) for part in pictures.split(self.batch)])
-        self.tokenizer.quantizer.embedding.weight.copy_(k_means(vectors, len(self.keeper.counts)))
+        self._codebook().copy_(k_means(vectors, len(self.keeper.counts)))
 
     @torch.no_grad()
     def _fit_rest(self, pictures: Tensor) -> None:
         """The throwaway head and the keeper's averages, from ``pictures`` and whatever tokenizer and decoder are."""
-        self.keeper.begin(self.tokenizer.quantizer.embedding.weight)
+        self.keeper.begin(self._codebook())
         contexts = []
         for part in pictures.split(self.batch):
-            codes = self.tokenizer.quantizer.encode(self._vectors(part)).unflatten(0, (len(part), -1))
+            codes = self.tokenizer.quantize(self._vectors(part)).unflatten(0, (len(part), -1))
+            codes = functional.pad(codes, (self.spec.tokenizer.style_tokens, 0), value=-1)
             contexts.append(self.decoder(self.tokenizer.quantizer.lookup(codes), codes >= 0).context.flatten(0, 1))
         fit_pixels(self.head.pixels, torch.cat(contexts), patches_of(pictures, self.spec.tokenizer.patch_size))
 
@@ -186,7 +181,7 @@ class TokenizerTask(TrainingTask):
     def after_step(self, step: int) -> None:
         if self.latest is not None:
             vectors, codes = self.latest
-            self.keeper.update(self.tokenizer.quantizer.embedding.weight, vectors, codes, step)
+            self.keeper.update(self._codebook(), vectors, codes, step)
 
     def evaluate(self, step: int, folder: Path) -> dict[str, float]:
         images = self.batches.fixed_valid(192)
@@ -201,7 +196,7 @@ class TokenizerTask(TrainingTask):
             folder / f"sheet-{step + 1:06d}.png", [images[:12], drawn[:12], shown[:12]], ["image", "codes", "kept"]
         )
         return {
-            "psnr": float(-10 * torch.log10((drawn.clamp(0, 1) - images).square().mean())),
+            "psnr": psnr(drawn, images),
             "kept": float(keep.mean()),
             "perplexity": float(torch.exp(-(shares * (shares + 1e-9).log()).sum())),
             "living_codes": float((self.keeper.counts > self.keeper.dead_below).float().mean()),

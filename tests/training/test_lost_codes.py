@@ -1,28 +1,14 @@
-"""What makes language training harder: references that are less like the answer, and codes that are lost."""
+"""What makes language training harder: codes that are lost on their way in."""
 
 from __future__ import annotations
 
-import pytest
 import torch
 
-from pigeon_cli.training.tasks.language import EASY_AGAIN, EASY_FROM, EASY_TO, LOST_SHARE, Curriculum, LanguageTask
+from pigeon_cli.training.tasks.language import LOST_SHARE, LanguageTask
 from tests.tiny_model import tiny_spec
 
 CODES = 400
 """Codes of each of the two pictures of a row."""
-
-
-def test_references_get_harder_until_the_middle_of_the_run() -> None:
-    curriculum = Curriculum()
-    shares = [curriculum.easy(progress) for progress in (0.0, 0.25, 0.5, 1.0)]
-    assert shares == pytest.approx([EASY_FROM, (EASY_FROM + EASY_TO) / 2, EASY_TO, EASY_TO])
-
-
-def test_a_checkpoint_knows_that_its_run_went_on_from_earlier_weights() -> None:
-    continued, resumed = Curriculum(), Curriculum()
-    continued.easy_from.fill_(EASY_AGAIN)
-    resumed.load_state_dict(continued.state_dict())
-    assert resumed.easy(0.0) == pytest.approx(EASY_AGAIN)
 
 
 def lost_shares(rows: float) -> tuple[torch.Tensor, torch.Tensor]:

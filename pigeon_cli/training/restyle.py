@@ -1,0 +1,102 @@
+"""Pictures that tokenizer and image generator learn style from: one drawn with the style tokens of another.
+
+What a picture's patches say is taken from the picture itself, from its plain drawing, or from the same meaning in
+another family of sets; what its style tokens say, from another picture of the same set under the same look. So the
+style tokens come to hold what pictures of one taste share, and the decoder learns to carry patches from one taste to
+another.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pigeon_cli.training.batches import IconBatches
+from pigeon_cli.training.data.dataset import IconRecord
+from pigeon_cli.training.data.looks import Look, apply_looks, draw_look, geometry_of
+from pigeon_cli.training.data.sets import ICON_SETS
+
+PICTURES_A_LOOK = 2
+
+
+@dataclass(frozen=True)
+class SourceShares:
+    """Where the patches come from: the picture itself, its plain drawing, else the meaning in another family; and how
+    often the style tokens are the picture's own."""
+
+    own: float
+    plain: float
+    own_style: float
+
+
+@dataclass(frozen=True)
+class Restyled:
+    """A batch: float pictures [B, 3, H, W] in 0..1."""
+
+    wanted: Tensor
+    sources: Tensor
+    """What the patches are read from; rows of ``own`` are the wanted pictures."""
+    own: Tensor
+    """Bool [B]."""
+    foreign: Tensor
+    """Bool [B]: the source is of another family, so that the wanted picture cannot be known from it alone."""
+    style_rows: Tensor
+    """int64 [B]: of which wanted picture the style tokens are read."""
+
+
+class Restyler:
+    """Draws such batches from records of one split; references are found among the train cells only."""
+
+    def __init__(self, batches: IconBatches, records: Sequence[IconRecord] | None = None) -> None:
+        self.batches = batches
+        self.by_set: dict[str, list[IconRecord]] = {}
+        for record in batches.train if records is None else records:
+            self.by_set.setdefault(record.set, []).append(record)
+        self.by_meaning: dict[str, list[IconRecord]] = {}
+        for record in batches.train:
+            self.by_meaning.setdefault(record.meaning, []).append(record)
+
+    def draw(self, rng: random.Random, count: int, shares: SourceShares) -> Restyled:
+        """``count`` pictures, a multiple of ``PICTURES_A_LOOK`` or what is left of it."""
+        records: list[IconRecord] = []
+        looks: list[Look] = []
+        style_rows: list[int] = []
+        while len(records) < count:
+            group = self._group(rng, min(PICTURES_A_LOOK, count - len(records)))
+            start, size = len(records), len(group)
+            look = draw_look(rng, monochrome=ICON_SETS[group[0].set].monochrome)
+            for place in range(size):
+                step = 0 if rng.random() < shares.own_style else 1
+                style_rows.append(start + (place + step) % size)
+            records += group
+            looks += [look] * size
+        sources, own = self._sources(rng, records, shares)
+        wanted = apply_looks(looks, self.batches.rgba(records))
+        shown = wanted.clone()
+        others = [row for row, is_own in enumerate(own) if not is_own]
+        if others:
+            shapes = [geometry_of(looks[row]) for row in others]
+            shown[others] = apply_looks(shapes, self.batches.rgba([sources[row] for row in others]))
+        foreign = [one.family != other.family for one, other in zip(sources, records, strict=True)]
+        return Restyled(wanted, shown, torch.tensor(own), torch.tensor(foreign), torch.tensor(style_rows))
+
+    def _group(self, rng: random.Random, count: int) -> list[IconRecord]:
+        names = list(self.by_set)
+        members = self.by_set[rng.choices(names, [len(self.by_set[name]) for name in names])[0]]
+        return rng.sample(members, min(count, len(members)))
+
+    def _sources(
+        self, rng: random.Random, records: Sequence[IconRecord], shares: SourceShares
+    ) -> tuple[list[IconRecord], list[bool]]:
+        sources, own = [], []
+        for record in records:
+            kind = rng.random()
+            foreign = [other for other in self.by_meaning.get(record.meaning, ()) if other.family != record.family]
+            is_foreign = kind >= shares.own + shares.plain and bool(foreign)
+            sources.append(rng.choice(foreign) if is_foreign else record)
+            own.append(kind < shares.own)
+        return sources, own
