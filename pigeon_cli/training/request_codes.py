@@ -16,7 +16,7 @@ from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.code_cache import EncodedLook, encode_pictures
 from pigeon_cli.training.data.looks import PLAIN, apply_look, geometry_of
 from pigeon_cli.training.data.requests import TrainingRequest
-from pigeon_cli.training.sequences import CodedRequest, SequenceSampler, restyled_codes
+from pigeon_cli.training.sequences import CodedRequest, SequenceSampler, most_typical, restyled_codes
 
 SELF_SHARES = {"self": 1.0, "paired": 0.0, "mixed": 0.15}
 """By ``--target``, the share of requests whose reference is the target itself, most of it hidden, as in the published
@@ -57,11 +57,13 @@ class RequestSampler:
         record, target = sequences.dataset.records[look.records[asked]], look.codes[asked]
         is_self = rng.random() < self.self_share
         reference = target if is_self else sequences.plain[look.references[asked]]
-        answer = target if is_self else sequences.restyled(look, asked)
-        history = [codes_of(look.codes[place]) for place in places[:-1]]
+        liked = [look.codes[place] for place in places[:-1]]
+        history = [codes_of(codes) for codes in liked]
         planted = sorted(rng.sample(range(count), rng.randint(1, (count - 1) // 2))) if has_strangers else []
         for position in planted:
             history[position] = self._stranger(look, rng)
+        own = [codes for place, codes in enumerate(history) if place not in planted]
+        answer = target if is_self else sequences.restyled(look, asked, own)
         words = sequences.words(record, rng) if rng.random() < 0.5 else ""
         codes = (codes_of(each) for each in (reference, target, answer))
         return CodedRequest(tuple(history), tuple(planted), words, *codes, is_self=is_self)
@@ -95,7 +97,11 @@ def encode_requests(
         pictures.append(apply_look(geometry_of(request.look), batches.rgba([records[request.reference]])))
         *liked, reference, target, moved = encode_pictures(tokenizer, torch.cat(pictures))
         planted = tuple(image.position for image in request.planted)
-        answer = restyled_codes(target, moved, tokenizer.config.style_tokens)
+        answer, style = target, tokenizer.config.style_tokens
+        if style:
+            own = [row for place, row in enumerate(liked) if place not in planted]
+            typical = own[most_typical(own, tokenizer.quantizer.embedding.weight.float().cpu().numpy(), style)]
+            answer = restyled_codes(typical, moved, style)
         codes = (codes_of(row) for row in (reference, target, answer))
         result.append(CodedRequest(tuple(map(codes_of, liked)), planted, request.words, *codes))
     return result

@@ -82,8 +82,9 @@ class SequenceSampler:
         dataset: IconDataset,
         looks: list[EncodedLook],
         text: sentencepiece.SentencePieceProcessor,
+        codebook: NDArray[np.float32],
     ) -> None:
-        self.spec, self.dataset, self.text = spec, dataset, text
+        self.spec, self.dataset, self.text, self.codebook = spec, dataset, text, codebook
         self.looks = looks
         self.plain: dict[int, NDArray[np.int16]] = {}
         self.by_meaning: dict[str, list[IconRecord]] = {}
@@ -108,11 +109,11 @@ class SequenceSampler:
         rows: list[_Row] = []
         references: list[NDArray[np.int16]] = []
         for _ in range(count):
-            row = _Row()
+            row, shown = _Row(), []
             look = rng.choice(self.looks)
             places = iter(rng.sample(range(len(look.records)), len(look.records)))
             for ask in asks:
-                self._add_picture(row, references, look, next(places), ask, rng)
+                shown.append(self._add_picture(row, references, look, next(places), ask, shown, rng))
             rows.append(row)
         return self._stack(rows, references)
 
@@ -129,24 +130,35 @@ class SequenceSampler:
         look: EncodedLook,
         place: int,
         ask: _Ask,
+        shown: Sequence[NDArray[np.int16]],
         rng: random.Random,
-    ) -> None:
-        """Add a picture and what asks for it."""
+    ) -> NDArray[np.int16]:
+        """Add a picture, after those that are ``shown``, and what asks for it; returns its codes."""
         record, codes = self.dataset.records[look.records[place]], look.codes[place]
         if ask.words:
             row.add(self.text.encode(self.words(record, rng)))
         if ask.reference:
             references.append(self.plain[look.references[place]])
             row.add([REFERENCE_SLOT] * self.spec.reference_slots)
-            codes = self.restyled(look, place)
+            codes = self.restyled(look, place, shown)
         vocabulary = self.spec.vocabulary
         row.add([vocabulary.image_start])
         weight = 1.0 if ask.words or ask.reference else FREE_WEIGHT
         row.add([*vocabulary_ids(vocabulary, codes[codes >= 0].tolist()), vocabulary.image_end], weight)
+        return codes
 
-    def restyled(self, look: EncodedLook, place: int) -> NDArray[np.int16]:
-        """What is drawn when the reference of a picture is asked for: :func:`restyled_codes`."""
-        return restyled_codes(look.codes[place], look.moved[place], self.spec.tokenizer.style_tokens)
+    def restyled(
+        self, look: EncodedLook, place: int, history: Sequence[Sequence[int] | NDArray[np.int16]]
+    ) -> NDArray[np.int16]:
+        """What is drawn when the reference of a picture is asked for: :func:`restyled_codes`.
+
+        The style is that of the most typical picture of ``history``, or the picture's own where there is none.
+        """
+        style = self.spec.tokenizer.style_tokens
+        if not style:
+            return look.codes[place]
+        typical = history[most_typical(history, self.codebook, style)] if len(history) else look.codes[place]
+        return restyled_codes(typical, look.moved[place], style)
 
     def requests(self, requests: Sequence[CodedRequest]) -> SequenceBatch:
         """Requests in the form that generation reads; only the targets are predicted."""
@@ -200,14 +212,27 @@ def vocabulary_ids(vocabulary: Vocabulary, codes: Sequence[int]) -> list[int]:
     return [code + vocabulary.first_code for code in codes]
 
 
-def restyled_codes(codes: NDArray[np.int16], moved: NDArray[np.int16], style_tokens: int) -> NDArray[np.int16]:
+def restyled_codes(
+    codes: Sequence[int] | NDArray[np.int16], moved: NDArray[np.int16], style_tokens: int
+) -> NDArray[np.int16]:
     """The style tokens of the picture ``codes`` before the places of ``moved``, packed int16 [tokens] each.
 
     The image generator has learned to draw the places of one picture in the style of another, those of other families
     too. So the answer can be told exactly: how another set draws a meaning is largely chance, and a model that has to
-    guess it place by place draws nothing whole. Without style tokens the picture itself is the answer.
+    guess it place by place draws nothing whole.
     """
-    if style_tokens == 0:
-        return codes
-    joined: NDArray[np.int16] = np.concatenate([codes[:style_tokens], moved[style_tokens:]])
+    joined: NDArray[np.int16] = np.concatenate([np.asarray(codes[:style_tokens], dtype=np.int16), moved[style_tokens:]])
     return joined
+
+
+def most_typical(
+    history: Sequence[Sequence[int] | NDArray[np.int16]], codebook: NDArray[np.float32], style_tokens: int
+) -> int:
+    """Which picture's style tokens agree best with those of all; of equals the last.
+
+    Any picture of a look has a style that the answer may be drawn in; this one is right also where a stranger is among
+    them.
+    """
+    vectors = np.stack([codebook[np.asarray(codes[:style_tokens])].ravel() for codes in history])
+    agreement = vectors @ vectors.sum(0)
+    return max(range(len(history)), key=lambda place: (round(float(agreement[place]), 4), place))

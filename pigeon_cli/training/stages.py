@@ -146,7 +146,11 @@ def build_task(
 
         return DecoderTask(folder, batches, tokenizer, settings.batch, settings.steps)
     sampler = SequenceSampler(
-        folder.spec, batches.dataset, load_code_cache(options.runs / "codes"), text_processor(folder)
+        folder.spec,
+        batches.dataset,
+        load_code_cache(options.runs / "codes"),
+        text_processor(folder),
+        tokenizer.quantizer.embedding.weight.float().cpu().numpy(),
     )
     drawn = draw_evaluation_requests(batches.dataset, "valid", 64, seed=1)
     coded = encode_requests(tokenizer, batches, drawn)

@@ -40,7 +40,7 @@ MINIMUM_SNR = 5.0
 DECODER_SHARE = 0.3
 """Share of the learning rate that the embedding decoder gets. It has learned to draw pictures itself, and so where
 what is to be drawn is uncertain the middle of what it may be; what the UNet needs to know it has to learn with it."""
-SHARES = SourceShares(own=0.3, plain=0.15, own_style=0.25)
+SHARES = SourceShares(own=0.25, plain=0.25, own_style=0.15)
 """Where what the codes of a picture's places say is from: for the rest, another family's drawing of its meaning."""
 POOL_STEPS, POOL_PICTURES = 500, 4096
 """So many steps draw from one pool of so many encoded pictures: reading a picture costs more than a step on it."""
