@@ -16,6 +16,7 @@ from typer.testing import Result
 from pigeon_cli.core.errors import WeightsError
 from pigeon_cli.report.json_report import read_schema
 from pigeon_cli.weights.store import ModelFolder, find_model
+from tests.tiny_model import STYLE_TOKENS
 
 Pigeon = Callable[..., Result]
 
@@ -115,7 +116,8 @@ def test_words_alone(pigeon: Pigeon, liked: Path) -> None:
     winner = next(candidate for candidate in report["candidates"] if candidate["rank"] == 1)
     assert winner["score_parts"]["reference"] is None
     assert winner["score_parts"]["words"] is not None
-    assert winner["reference_tokens"]["patches"] == []
+    patches = winner["reference_tokens"]["patches"]
+    assert patches == [-1] * STYLE_TOKENS + list(range(len(patches) - STYLE_TOKENS))
     imagined = [candidate["reference_tokens"]["codes"] for candidate in report["candidates"]]
     assert imagined == [imagined[0]] * 11
     kept = [max(1, len(imagined[0]) * (10 - step) // 10) for step in range(11)]
@@ -166,7 +168,7 @@ def test_the_report_names_the_weights_and_the_settings_that_were_used(
     names = {weight["name"] for weight in report["model"]["weights"]}
     assert {path.name for path in tiny.path.iterdir()} == names
     used = {name: report["settings"][name] for name in ("steps", "guidance", "temperature", "top_k", "max_tokens")}
-    assert used == {"steps": 3, "guidance": 2.0, "temperature": 1.0, "top_k": 50, "max_tokens": 18}
+    assert used == {"steps": 3, "guidance": 2.0, "temperature": 1.0, "top_k": 50, "max_tokens": 18 + STYLE_TOKENS}
     assert report["peak_memory_bytes"] > 2**20
     assert {"imagine", "prescore", "draw", "score"} <= {stage["name"] for stage in report["stages"]}
 

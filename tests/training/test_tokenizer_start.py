@@ -48,11 +48,11 @@ def test_a_query_reads_its_own_code_and_hardly_another() -> None:
     torch.manual_seed(0)
     decoder = EmbeddingDecoder(SPEC.decoder).eval()
     start_decoder(decoder)
-    count = SPEC.decoder.queries
-    codes = torch.randn(1, count, SPEC.decoder.code_width)
-    mask = torch.ones(1, count, dtype=torch.bool)
+    count, style = SPEC.decoder.queries, SPEC.decoder.style_tokens
+    codes = torch.randn(1, style + count, SPEC.decoder.code_width)
+    mask = torch.ones(1, style + count, dtype=torch.bool)
     changed = codes.clone()
-    changed[0, 3] = torch.randn(SPEC.decoder.code_width)
+    changed[0, style + 3] = torch.randn(SPEC.decoder.code_width)
     moved = (decoder(changed, mask).context - decoder(codes, mask).context)[0].norm(dim=-1)
     assert moved.argmax() == 3
     assert moved[3] > 3 * moved[torch.arange(count) != 3].max()
