@@ -45,13 +45,14 @@ class StyleReader(nn.Module):
         self.standardise = nn.BatchNorm1d(config.style_tokens * config.code_width, affine=False)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Patch features [B, N, W] to style rows [B, S, W] and their task vectors float32 [B, S, code_width]."""
+        """Patch features [B, N, W] to style rows [B, S, W] and their task vectors [B, S, code_width]."""
         patches = self.norm(features)
         mean, deviation = patches.mean(1, keepdim=True), patches.float().std(1, keepdim=True).to(patches.dtype)
         seen = torch.cat([patches, mean, deviation], dim=1)
         tokens = self.queries.to(seen.dtype).expand(len(seen), -1, -1)
         for block in self.blocks:
             tokens = block(tokens, seen)
-        values = self.task_layer(tokens).float()
+        # In the weights' own type: autocast hands on bfloat16 where the running figures are float32.
+        values = self.task_layer(tokens).to(self.task_layer.weight.dtype)
         vectors: Tensor = self.standardise(values.flatten(1)).view_as(values)
         return tokens, vectors

@@ -18,6 +18,7 @@ from pigeon_cli.pipeline.mask import MASK_KINDS
 from pigeon_cli.report.json_report import MASKS_SCHEMA_NAME, read_schema
 from pigeon_cli.weights.store import ModelFolder
 from tests.e2e.conftest import picture
+from tests.tiny_model import STYLE_TOKENS
 
 Run = Callable[..., Result]
 MASK_FIELDS = ("kept", "dropped", "scores", "codes", "patches")
@@ -105,7 +106,9 @@ def test_every_image_gets_an_overlay_and_its_numbers_hold_together(
     for image in document["images"]:
         assert sorted([*image["kept"], *image["dropped"]]) == list(range(image["tokens"]))
         assert len(image["codes"]) == len(image["patches"]) == image["tokens"]
-        assert image["patches"] == sorted(set(image["patches"])) and max(image["patches"]) < document["grid"] ** 2
+        style, patches = image["patches"][:STYLE_TOKENS], image["patches"][STYLE_TOKENS:]
+        assert style == [-1] * STYLE_TOKENS
+        assert patches == sorted(set(patches)) and min(patches) >= 0 and max(patches) < document["grid"] ** 2
         with Image.open(tmp_path / "out" / image["overlay"]) as overlay:
             assert overlay.mode == "RGB" and min(overlay.size) >= 256
     with Image.open(tmp_path / "out" / names[4]) as wide:
@@ -121,12 +124,13 @@ def test_the_same_call_gives_the_same_bytes(run: Run, liked: Path, wish: Path, t
     assert first == second and len(first) == 8
 
 
-def test_a_reference_of_words_has_no_patches(run: Run, liked: Path) -> None:
+def test_a_reference_of_words_fills_the_grid_row_by_row(run: Run, liked: Path) -> None:
     document = inspect(run, "--history", liked, "--prompt", "happy cat")
     assert (document["prompt"], document["reference"]) == ("happy cat", None)
     imagined = document["images"][-1]
-    assert (imagined["name"], imagined["sha256"], imagined["patches"]) == (None, None, [])
-    assert imagined["tokens"] > 0 and Path("pigeon-masks/reference-happy-cat.png").is_file()
+    patches = [*[-1] * STYLE_TOKENS, *range(imagined["tokens"] - STYLE_TOKENS)]
+    assert (imagined["name"], imagined["sha256"], imagined["patches"]) == (None, None, patches)
+    assert imagined["tokens"] > STYLE_TOKENS and Path("pigeon-masks/reference-happy-cat.png").is_file()
 
 
 def test_too_long_a_history_names_the_limit(run: Run, liked: Path, wish: Path) -> None:
