@@ -168,7 +168,7 @@ class CodeTransformer(nn.Module):
         if count == 0:
             return None
         said = mask if keep is None else mask * keep
-        told = vectors[:, :count] * said[:, :count].unsqueeze(-1)
+        told = vectors[:, :count] * said[:, :count].unsqueeze(-1).to(vectors.dtype)
         changes: StyleChanges = self.style(F.pad(told, (0, 0, 0, count - told.shape[1])))
         return changes
 

@@ -65,8 +65,8 @@ class RequestSampler:
         own = [codes for place, codes in enumerate(history) if place not in planted]
         answer = target if is_self else sequences.restyled(look, asked, own)
         words = sequences.words(record, rng) if rng.random() < 0.5 else ""
-        codes = (codes_of(each) for each in (reference, target, answer))
-        return CodedRequest(tuple(history), tuple(planted), words, *codes, is_self=is_self)
+        asked_for, right, said = (codes_of(each) for each in (reference, target, answer))
+        return CodedRequest(tuple(history), tuple(planted), words, asked_for, right, said, is_self)
 
     def _stranger(self, look: EncodedLook, rng: random.Random) -> tuple[int, ...]:
         while True:
@@ -102,6 +102,6 @@ def encode_requests(
             own = [row for place, row in enumerate(liked) if place not in planted]
             typical = own[most_typical(own, tokenizer.quantizer.embedding.weight.float().cpu().numpy(), style)]
             answer = restyled_codes(typical, moved, style)
-        codes = (codes_of(row) for row in (reference, target, answer))
-        result.append(CodedRequest(tuple(map(codes_of, liked)), planted, request.words, *codes))
+        asked_for, right, said = (codes_of(row) for row in (reference, target, answer))
+        result.append(CodedRequest(tuple(map(codes_of, liked)), planted, request.words, asked_for, right, said))
     return result

@@ -109,7 +109,8 @@ class SequenceSampler:
         rows: list[_Row] = []
         references: list[NDArray[np.int16]] = []
         for _ in range(count):
-            row, shown = _Row(), []
+            row = _Row()
+            shown: list[NDArray[np.int16]] = []
             look = rng.choice(self.looks)
             places = iter(rng.sample(range(len(look.records)), len(look.records)))
             for ask in asks:
