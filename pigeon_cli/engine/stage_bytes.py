@@ -98,7 +98,7 @@ def stages_of(model: StoredModel, demand: Demand, precision: Precision) -> Itera
 
 
 def reference_sampling(spec: ModelSpec, sampling: SamplingConfig) -> SamplingConfig:
-    """How a reference is drawn from words alone: no more codes than an image has patches."""
+    """How a reference is drawn from words alone: no more codes than an image has tokens."""
     limit = min(sampling.maximum_tokens, spec.tokenizer.tokens)
     guidance = sampling.guidance if sampling.reference_guidance is None else sampling.reference_guidance
     return replace(

@@ -50,8 +50,7 @@ class DecoderBlock(nn.Module):
         queries = queries + self.self_attn(self.norm0(queries))
         queries = queries.expand(len(codes), -1, -1)
         queries = queries + self.cross_attn(self.norm1(queries), codes, mask=mask, policy=policy)
-        entering = self.norm2(queries)
-        output: Tensor = queries + self.mlp(_styled(entering, style))
+        output: Tensor = queries + self.mlp(_styled(self.norm2(queries), style))
         return output
 
 

@@ -70,9 +70,7 @@ class _Encoder:
         self.plain = {
             record.id: row for record, row in zip(train, encode_records(tokenizer, batches, PLAIN, train), strict=True)
         }
-        self.by_meaning: dict[str, list[IconRecord]] = {}
-        for record in train:
-            self.by_meaning.setdefault(record.meaning, []).append(record)
+        self.by_meaning = batches.dataset.train_by_meaning
 
     def look(self, name: str, look: Look, records: Sequence[IconRecord], rng: random.Random) -> EncodedLook:
         """Codes of ``records`` of the set ``name`` under ``look``, and of a reference for each."""

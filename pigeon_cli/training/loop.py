@@ -295,6 +295,12 @@ class _Run:
         self._export(best=False)
 
 
+def slowed(groups: list[dict[str, Any]], slow: set[nn.Parameter], learning_rate: float) -> list[dict[str, Any]]:
+    """Optimizer groups cut in two, of which those with the parameters ``slow`` get a ``learning_rate`` of their own."""
+    first = [group | {"params": [p for p in group["params"] if p in slow], "lr": learning_rate} for group in groups]
+    return [*first, *(group | {"params": [p for p in group["params"] if p not in slow]} for group in groups)]
+
+
 def learning_rate_share(step: int, steps: int, warmup: int) -> float:
     """Linear warm-up over ``warmup`` steps, then cosine from 1 down to 0.02 at ``steps``."""
     if step < warmup:

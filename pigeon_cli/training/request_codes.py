@@ -16,7 +16,7 @@ from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.code_cache import EncodedLook, encode_pictures
 from pigeon_cli.training.data.looks import PLAIN, apply_look, geometry_of
 from pigeon_cli.training.data.requests import TrainingRequest
-from pigeon_cli.training.sequences import CodedRequest, SequenceSampler, most_typical, restyled_codes
+from pigeon_cli.training.sequences import CodedRequest, SequenceSampler, answer_codes
 
 SELF_SHARES = {"self": 1.0, "paired": 0.0, "mixed": 0.15}
 """By ``--target``, the share of requests whose reference is the target itself, most of it hidden, as in the published
@@ -57,8 +57,7 @@ class RequestSampler:
         record, target = sequences.dataset.records[look.records[asked]], look.codes[asked]
         is_self = rng.random() < self.self_share
         reference = target if is_self else sequences.plain[look.references[asked]]
-        liked = [look.codes[place] for place in places[:-1]]
-        history = [codes_of(codes) for codes in liked]
+        history = [codes_of(look.codes[place]) for place in places[:-1]]
         planted = sorted(rng.sample(range(count), rng.randint(1, (count - 1) // 2))) if has_strangers else []
         for position in planted:
             history[position] = self._stranger(look, rng)
@@ -85,7 +84,7 @@ def encode_requests(
     tokenizer: VisualTokenizer, batches: IconBatches, requests: Sequence[TrainingRequest]
 ) -> list[CodedRequest]:
     """Evaluation requests as codes, encoded from their pictures."""
-    result = []
+    result, codebook = [], tokenizer.quantizer.embedding.weight.float().cpu().numpy()
     for request in requests:
         records = batches.dataset.records
         pictures = [
@@ -97,11 +96,8 @@ def encode_requests(
         pictures.append(apply_look(geometry_of(request.look), batches.rgba([records[request.reference]])))
         *liked, reference, target, moved = encode_pictures(tokenizer, torch.cat(pictures))
         planted = tuple(image.position for image in request.planted)
-        answer, style = target, tokenizer.config.style_tokens
-        if style:
-            own = [row for place, row in enumerate(liked) if place not in planted]
-            typical = own[most_typical(own, tokenizer.quantizer.embedding.weight.float().cpu().numpy(), style)]
-            answer = restyled_codes(typical, moved, style)
+        own = [row for place, row in enumerate(liked) if place not in planted]
+        answer = answer_codes(target, moved, own, codebook, tokenizer.config.style_tokens)
         asked_for, right, said = (codes_of(row) for row in (reference, target, answer))
         result.append(CodedRequest(tuple(map(codes_of, liked)), planted, request.words, asked_for, right, said))
     return result

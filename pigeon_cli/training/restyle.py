@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pigeon_cli.training.batches import IconBatches
-from pigeon_cli.training.data.dataset import IconRecord
+from pigeon_cli.training.data.dataset import IconRecord, grouped
 from pigeon_cli.training.data.looks import Look, apply_looks, draw_look, geometry_of
 from pigeon_cli.training.data.sets import ICON_SETS
 
@@ -53,12 +53,8 @@ class Restyler:
 
     def __init__(self, batches: IconBatches, records: Sequence[IconRecord] | None = None) -> None:
         self.batches = batches
-        self.by_set: dict[str, list[IconRecord]] = {}
-        for record in batches.train if records is None else records:
-            self.by_set.setdefault(record.set, []).append(record)
-        self.by_meaning: dict[str, list[IconRecord]] = {}
-        for record in batches.train:
-            self.by_meaning.setdefault(record.meaning, []).append(record)
+        self.by_set = batches.dataset.train_by_set if records is None else grouped(records, "set")
+        self.by_meaning = batches.dataset.train_by_meaning
 
     def draw(self, rng: random.Random, count: int, shares: SourceShares) -> Restyled:
         """``count`` pictures, a multiple of ``PICTURES_A_LOOK`` or what is left of it."""

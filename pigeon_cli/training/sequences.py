@@ -49,7 +49,7 @@ class CodedRequest:
     target: tuple[int, ...]
     """The right answer."""
     answer: tuple[int, ...]
-    """What the language model is to say: :func:`restyled_codes` of target and reference, or the target."""
+    """What the language model is to say: :func:`answer_codes`."""
     is_self: bool = False
 
 
@@ -98,7 +98,7 @@ class SequenceSampler:
     def batch(self, rng: random.Random, count: int, pictures: int = 3) -> SequenceBatch:
         """``count`` sequences of ``pictures`` pictures each, or about as many tokens in longer or shorter sequences.
 
-        A picture that a reference asks for is :func:`restyled_codes` of the two. Generation reads longer prompts than
+        A picture that a reference asks for is :func:`answer_codes`. Generation reads longer prompts than
         ``pictures`` make, and positions that were never trained cost it a fifth of a nat; but long sequences cost time,
         so they are a quarter of the batches. What stands before the n-th picture is the same in all sequences, so that
         hardly anything is padding.
@@ -151,15 +151,9 @@ class SequenceSampler:
     def restyled(
         self, look: EncodedLook, place: int, history: Sequence[Sequence[int] | NDArray[np.int16]]
     ) -> NDArray[np.int16]:
-        """What is drawn when the reference of a picture is asked for: :func:`restyled_codes`.
-
-        The style is that of the most typical picture of ``history``, or the picture's own where there is none.
-        """
+        """What is drawn when the reference of a picture is asked for: :func:`answer_codes`."""
         style = self.spec.tokenizer.style_tokens
-        if not style:
-            return look.codes[place]
-        typical = history[most_typical(history, self.codebook, style)] if len(history) else look.codes[place]
-        return restyled_codes(typical, look.moved[place], style)
+        return answer_codes(look.codes[place], look.moved[place], history, self.codebook, style)
 
     def requests(self, requests: Sequence[CodedRequest]) -> SequenceBatch:
         """Requests in the form that generation reads; only the targets are predicted."""
@@ -189,8 +183,8 @@ class SequenceSampler:
 
     def reference(self, record: IconRecord, rng: random.Random) -> NDArray[np.int16] | None:
         """Codes of the same meaning, plain, in a random set of another family; ``None`` when train has none."""
-        drawings = [other for other in self.by_meaning[record.meaning] if other.family != record.family]
-        return self.plain[rng.choice(drawings).id] if drawings else None
+        others = [other for other in self.by_meaning[record.meaning] if other.family != record.family]
+        return self.plain[rng.choice(others).id] if others else None
 
     def _stack(self, rows: list[_Row], references: list[NDArray[np.int16]]) -> SequenceBatch:
         length = max(len(row.ids) for row in rows)
@@ -211,6 +205,24 @@ class SequenceSampler:
 def vocabulary_ids(vocabulary: Vocabulary, codes: Sequence[int]) -> list[int]:
     """Token ids of codes."""
     return [code + vocabulary.first_code for code in codes]
+
+
+def answer_codes(
+    target: NDArray[np.int16],
+    moved: NDArray[np.int16],
+    history: Sequence[Sequence[int] | NDArray[np.int16]],
+    codebook: NDArray[np.float32],
+    style_tokens: int,
+) -> NDArray[np.int16]:
+    """What the language model is to say: the places of the reference, ``moved`` to where the look puts them, in the
+    style of the most typical picture of ``history``, or of the target where there is none.
+
+    Without style tokens there is nothing to join, and the target itself is the answer.
+    """
+    if not style_tokens:
+        return target
+    typical = history[most_typical(history, codebook, style_tokens)] if len(history) else target
+    return restyled_codes(typical, moved, style_tokens)
 
 
 def restyled_codes(

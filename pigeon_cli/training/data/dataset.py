@@ -67,22 +67,27 @@ class IconDataset:
     @cached_property
     def by_split(self) -> dict[str, tuple[IconRecord, ...]]:
         """train, valid, test, unseen -> records in order."""
-        return _grouped(self.records, "split")
+        return grouped(self.records, "split")
 
     @cached_property
     def by_set(self) -> dict[str, tuple[IconRecord, ...]]:
         """Set -> records in order."""
-        return _grouped(self.records, "set")
+        return grouped(self.records, "set")
 
     @cached_property
     def by_meaning(self) -> dict[str, tuple[IconRecord, ...]]:
         """Meaning -> records in order."""
-        return _grouped(self.records, "meaning")
+        return grouped(self.records, "meaning")
 
     @cached_property
     def train_by_set(self) -> dict[str, tuple[IconRecord, ...]]:
         """Set -> its train records: all that any stage of training may see."""
-        return _grouped(self.by_split.get("train", ()), "set")
+        return grouped(self.by_split.get("train", ()), "set")
+
+    @cached_property
+    def train_by_meaning(self) -> dict[str, tuple[IconRecord, ...]]:
+        """Meaning -> its train records."""
+        return grouped(self.by_split.get("train", ()), "meaning")
 
 
 def load_dataset(folder: Path) -> IconDataset:
@@ -99,7 +104,8 @@ def load_dataset(folder: Path) -> IconDataset:
     return IconDataset(images, records)
 
 
-def _grouped(records: Sequence[IconRecord], key: str) -> dict[str, tuple[IconRecord, ...]]:
+def grouped(records: Sequence[IconRecord], key: str) -> dict[str, tuple[IconRecord, ...]]:
+    """Records in order by their field ``key``."""
     groups: defaultdict[str, list[IconRecord]] = defaultdict(list)
     for record in records:
         groups[getattr(record, key)].append(record)

@@ -27,7 +27,7 @@ from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.code_cache import encode_pictures
 from pigeon_cli.training.figures import psnr, save_tensor_sheet
-from pigeon_cli.training.loop import LoopSettings, MovingAverage, TrainingTask
+from pigeon_cli.training.loop import LoopSettings, MovingAverage, TrainingTask, slowed
 from pigeon_cli.training.restyle import Restyled, Restyler, SourceShares
 from pigeon_cli.weights.checkpoint import load_part, save_part
 from pigeon_cli.weights.store import ModelFolder
@@ -195,8 +195,5 @@ class DecoderTask(TrainingTask):
 
     def parameter_groups(self, settings: LoopSettings) -> list[dict[str, Any]]:
         """The embedding decoder, which has been trained, moves slowly."""
-        groups = super().parameter_groups(settings)
         trained = set(self.embedding_decoder.parameters())
-        slow = [group | {"params": [p for p in group["params"] if p in trained]} for group in groups]
-        fast = [group | {"params": [p for p in group["params"] if p not in trained]} for group in groups]
-        return [*(group | {"lr": settings.learning_rate * DECODER_SHARE} for group in slow), *fast]
+        return slowed(super().parameter_groups(settings), trained, settings.learning_rate * DECODER_SHARE)

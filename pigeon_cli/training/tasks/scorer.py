@@ -132,7 +132,7 @@ class ScorerTask(TrainingTask):
 
     @torch.no_grad()
     def _contexts(self, packed: Tensor) -> Tensor:
-        """The decoder's contexts of packed codes int64 [B, patches], -1 as padding."""
+        """The decoder's contexts of packed codes int64 [B, tokens], -1 as padding."""
         context: Tensor = self.decoder(self.tokenizer.quantizer.lookup(packed), packed >= 0).context.float()
         return context
 

@@ -16,7 +16,7 @@ from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.training.batches import IconBatches, normalise
 from pigeon_cli.training.codebook import CodebookKeeper, k_means
 from pigeon_cli.training.figures import PixelHead, gradient_loss, psnr, save_tensor_sheet
-from pigeon_cli.training.loop import LoopSettings, TrainingTask
+from pigeon_cli.training.loop import LoopSettings, TrainingTask, slowed
 from pigeon_cli.training.losses import contrast
 from pigeon_cli.training.tokenizer_start import fit_pixels, patches_of, start_decoder, start_encoder
 from pigeon_cli.weights.checkpoint import save_part
@@ -172,11 +172,8 @@ class TokenizerTask(TrainingTask):
 
     def parameter_groups(self, settings: LoopSettings) -> list[dict[str, Any]]:
         """The encoder moves slowly: the codebook's moving averages must be able to follow it."""
-        groups = super().parameter_groups(settings)
         encoder = set(self.tokenizer.parameters())
-        slow = [group | {"params": [p for p in group["params"] if p in encoder]} for group in groups]
-        fast = [group | {"params": [p for p in group["params"] if p not in encoder]} for group in groups]
-        return [*(group | {"lr": settings.learning_rate * ENCODER_SHARE} for group in slow), *fast]
+        return slowed(super().parameter_groups(settings), encoder, settings.learning_rate * ENCODER_SHARE)
 
     def after_step(self, step: int) -> None:
         if self.latest is not None:
