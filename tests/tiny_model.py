@@ -20,6 +20,7 @@ from pigeon_cli.core.configs import (
     ModelSpec,
     SamplingConfig,
     ScorerConfig,
+    TranslatorConfig,
     VisualTokenizerConfig,
 )
 from pigeon_cli.core.vocabulary import Vocabulary
@@ -29,6 +30,7 @@ from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.language import build_language_model
 from pigeon_cli.models.mask_generator import MaskGenerator
 from pigeon_cli.models.scorer import Scorer
+from pigeon_cli.models.translator import Translator
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.weights.checkpoint import save_part
 from pigeon_cli.weights.spec_file import spec_text
@@ -48,11 +50,12 @@ def tiny_spec(text_size: int) -> ModelSpec:
         ),
         decoder=EmbeddingDecoderConfig(8, WIDTH, 1, 2, 16, (8, 24), WIDTH, STYLE_TOKENS, mlp_ratio=2.0),
         mask_generator=MaskGeneratorConfig(WIDTH, 2, 1, WIDTH, 18 + STYLE_TOKENS, 0.0, 6, 0.07, 0.1),
-        adapter=AdapterConfig(WIDTH, WIDTH, WIDTH, 0.0, 8, 3),
+        adapter=AdapterConfig(WIDTH, WIDTH, WIDTH, 0.0, 16),
         language=LanguageConfig(WIDTH, 64, 2, 2, 256, tie_word_embeddings=True, lora_rank=4, lora_dropout=0.0),
         diffusion=_tiny_diffusion(),
         sampling=SamplingConfig(1, 1.0, 50, 1.5, 6, 18 + STYLE_TOKENS),
         scorer=ScorerConfig(WIDTH, 16, 16, 1, 2, text_size),
+        translator=TranslatorConfig(8, STYLE_TOKENS, 16, 16, 1, 2, passes=2, mlp_ratio=2.0),
         reference_slots=16,
         repack_reference=False,
         history_markers=True,
@@ -112,7 +115,7 @@ def write_tiny_model(path: Path, seed: int = 0) -> ModelFolder:
 
 
 def _parts(spec: ModelSpec) -> dict[str, dict[str, torch.Tensor]]:
-    assert spec.scorer is not None
+    assert spec.scorer is not None and spec.translator is not None
     language = build_language_model(spec.language, spec.vocabulary)
     with torch.no_grad():
         # Wide enough that codes differ in likelihood, and so between prompts.
@@ -122,6 +125,7 @@ def _parts(spec: ModelSpec) -> dict[str, dict[str, torch.Tensor]]:
         "decoder": EmbeddingDecoder(spec.decoder),
         "vae": build_vae(spec.diffusion),
         "unet": build_unet(spec.diffusion, spec.decoder.context_width),
+        "translator": Translator(spec.translator),
         "language": language,
         "mask_generator": MaskGenerator(spec.mask_generator),
         "adapter": Adapter(spec.adapter),

@@ -21,6 +21,7 @@ STAGES = {
     "style": "Trains the style tokens, and the decoder that draws one picture in the style of another.",
     "encode": "Write the codes of all training pictures ahead of time.",
     "decoder": "The UNet that draws latents from codes.",
+    "translator": "What a reference's places become in the style of a history.",
     "language": "The base language model over words, codes and reference slots.",
     "scorer": "The heads that rank candidates.",
 }

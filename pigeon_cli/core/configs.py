@@ -111,9 +111,25 @@ class AdapterConfig:
     output_width: int
     dropout: float = 0.1
     echo_width: int = 0
-    """Width of a code's vector, where the adapter echoes the reference (0: released weights)."""
-    echo_side: int = 0
-    """Places on a side of the neighbourhood that an echo is made of, odd; 0: there is no echo."""
+    """Width of what the translator makes of a place, of which the adapter makes an echo (0: released weights)."""
+
+
+@dataclass(frozen=True)
+class TranslatorConfig:
+    """A transformer over the places of a reference, told the style of the history (``mini``)."""
+
+    code_width: int
+    style_tokens: int
+    places: int
+    width: int
+    depth: int
+    heads: int
+    passes: int = 1
+    """How often the blocks are passed: a deep translator in the bytes of a shallow one."""
+    mlp_ratio: float = 3.0
+    dropout: float = 0.1
+    """Of what each layer adds, in training."""
+    norm_epsilon: float = 1e-5
 
 
 @dataclass(frozen=True)
@@ -190,6 +206,8 @@ class ModelSpec:
     diffusion: DiffusionConfig
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     scorer: ScorerConfig | None = None
+    translator: TranslatorConfig | None = None
+    """``None``: nothing is told of single places (released weights)."""
     reference_slots: int = 1
     """Embeddings that stand for the reference in the prompt: 1 = mean over all queries (released)."""
     place_stride: int = 0

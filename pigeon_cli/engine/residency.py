@@ -30,6 +30,7 @@ from pigeon_cli.models.low_rank import LowRank
 from pigeon_cli.models.mask_generator import MaskGenerator
 from pigeon_cli.models.quantizer import Quantizer
 from pigeon_cli.models.scorer import Scorer
+from pigeon_cli.models.translator import Translator
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.weights.checkpoint import read_part
 from pigeon_cli.weights.store import ModelFolder
@@ -67,6 +68,12 @@ def _scorer(spec: ModelSpec) -> Scorer:
     return Scorer(spec.scorer)
 
 
+def _translator(spec: ModelSpec) -> Translator:
+    if spec.translator is None:
+        raise WeightsError(f"the model {spec.name} has no translator", "use a model whose config.json describes one")
+    return Translator(spec.translator)
+
+
 def _aligned(model: StoredModel) -> LlamaForCausalLM:
     whole = BASE.load(model)
     merge_lora_file(whole, cast(ModelFolder, model), model.spec.language)
@@ -94,6 +101,7 @@ ADAPTER = _plain("adapter", lambda spec: Adapter(spec.adapter))
 BASE_ADAPTER = _plain("base_adapter", lambda spec: Adapter(spec.adapter))
 """The adapter that the base model was trained with."""
 SCORER = _plain("scorer", _scorer)
+TRANSLATOR = _plain("translator", _translator)
 UNET: Part[UNet] = _plain("unet", lambda spec: build_unet(spec.diffusion, spec.decoder.context_width))
 VAE: Part[AutoencoderKL] = _plain("vae", lambda spec: build_vae(spec.diffusion))
 BASE: Part[LlamaForCausalLM] = _plain("language", lambda spec: build_language_model(spec.language, spec.vocabulary))
@@ -112,8 +120,8 @@ CLIP: Part[Any] = Part("clip", _clip)
 _EVERY: dict[str, Part[Any]] = {
     part.name: part
     for part in (
-        TOKENIZER, QUANTIZER, DECODER, MASK_GENERATOR, ADAPTER, BASE_ADAPTER, SCORER, UNET, VAE, BASE, EMBEDDING,
-        ALIGNED, LORA, CLIP,
+        TOKENIZER, QUANTIZER, DECODER, MASK_GENERATOR, ADAPTER, BASE_ADAPTER, SCORER, TRANSLATOR, UNET, VAE, BASE,
+        EMBEDDING, ALIGNED, LORA, CLIP,
     )
 }  # fmt: skip
 

@@ -80,7 +80,8 @@ def stages_of(model: StoredModel, demand: Demand, precision: Precision) -> Itera
         return
     adapter = "adapter" if demand.aligned else "base_adapter"
     why = "a decoder block for every image or candidate"
-    yield Stage("slots", ("quantizer", "decoder", adapter), demand.candidates * decoded, reason=why)
+    translator = () if spec.translator is None else ("translator",)
+    yield Stage("slots", ("quantizer", "decoder", *translator, adapter), demand.candidates * decoded, reason=why)
     yield _drawing("imagine", _language(model, demand), demand.candidates, spec, demand, precision)
     scorer = () if spec.scorer is None else ("scorer",)
     compared = (demand.candidates + demand.images) * decoded

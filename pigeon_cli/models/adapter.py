@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pigeon_cli.core.configs import AdapterConfig
 
@@ -20,25 +19,18 @@ class Adapter(nn.Module):
         self.encoder = nn.Linear(config.input_width, config.hidden_width)
         self.decoder = nn.Linear(config.hidden_width, config.output_width)
         self.dropout = nn.Dropout(config.dropout)
-        if config.echo_side > 0:
-            self.echo = nn.Conv2d(
-                config.echo_width, config.output_width, config.echo_side, padding=config.echo_side // 2
-            )
+        if config.echo_width > 0:
+            self.echo = nn.Linear(config.echo_width, config.output_width)
 
     def forward(self, context: Tensor) -> Tensor:
         """``context`` [..., input_width] to [..., output_width], each value in (-1, 1) in evaluation."""
         output: Tensor = self.dropout(torch.tanh(self.decoder(self.encoder(context))))
         return output
 
-    def echoes(self, vectors: Tensor, places: int) -> Tensor:
-        """What the reference has around each place of the picture: [B, places, output_width].
-
-        ``vectors`` [B, L, echo_width] are those of its codes in reading order, zero where a token is hidden; a picture
-        is a square of ``places``, of which the first L have a code.
-        """
-        side = round(places**0.5)
-        grid = functional.pad(vectors, (0, 0, 0, places - vectors.shape[1])).transpose(1, 2).unflatten(2, (side, side))
-        echoed: Tensor = self.echo(grid.to(self.echo.weight.dtype)).flatten(2).transpose(1, 2)
+    def echoes(self, translated: Tensor) -> Tensor:
+        """What is added to the tokens from which an answer is predicted: [B, places, echo_width] to
+        [B, places, output_width]."""
+        echoed: Tensor = self.echo(translated)
         return echoed
 
 

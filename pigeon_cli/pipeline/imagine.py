@@ -14,10 +14,7 @@ from pigeon_cli.core.configs import ModelSpec, SamplingConfig
 from pigeon_cli.core.randomness import stream_seed
 from pigeon_cli.core.records import TokenMask
 from pigeon_cli.engine.stage_bytes import LANGUAGE_ROWS
-from pigeon_cli.models.adapter import Adapter
-from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.mask_generator import REFERENCE, MaskGenerator, decide
-from pigeon_cli.models.quantizer import Quantizer
 from pigeon_cli.pipeline.mask import TokenLayout, choose_mask, lay_out
 from pigeon_cli.pipeline.positions import position_step, token_positions
 from pigeon_cli.pipeline.prompt import (
@@ -31,7 +28,7 @@ from pigeon_cli.pipeline.prompt import (
     prompt_template,
     render,
 )
-from pigeon_cli.pipeline.reference import SeenReference, embed_request, see_masked
+from pigeon_cli.pipeline.reference import ReferenceReader, SeenReference, embed_request
 from pigeon_cli.pipeline.sampling import Drawn, Model, Prefix, allowed_ids, prefill, sample_codes, select_rows
 from pigeon_cli.pipeline.settings import Settings
 from pigeon_cli.pipeline.tokenize import ImageTokens
@@ -103,9 +100,7 @@ def decide_masks(
     return DialMasks(layout, decided.keep, order[0])
 
 
-def reference_slots(
-    masks: DialMasks, spec: ModelSpec, quantizer: Quantizer, decoder: EmbeddingDecoder, adapter: Adapter
-) -> SeenReference:
+def see_dials(masks: DialMasks, reader: ReferenceReader) -> SeenReference:
     """What the language model sees of the reference, one row per dial position."""
     rows = len(masks.keep)
     layout = TokenLayout(
@@ -114,7 +109,7 @@ def reference_slots(
         masks.layout.types.expand(rows, -1),
         masks.layout.images.expand(rows, -1),
     )
-    return see_masked(layout, masks.keep, spec, quantizer, decoder, adapter)
+    return reader.see_masked(layout, masks.keep)
 
 
 def word_prompt(

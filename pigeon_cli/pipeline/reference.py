@@ -1,13 +1,14 @@
 """What the language model is given of a masked reference: vectors for the slots, and echoes at the answer's places.
 
-A small model reads a reference much sooner where it need not look for it: with ``AdapterConfig.echo_side`` what the
-reference has around a place is also added to the token from which the answer's code at that place is predicted.
-Released weights have the slots alone (DESIGN.md section 2, "Personalizer").
+A small model reads a reference much sooner where it need not look for it: with a translator, what becomes of the
+reference at a place in the style of the history is also added to the token from which the answer's code there is
+predicted. Released weights have the slots alone (DESIGN.md section 2, "Personalizer").
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -16,9 +17,12 @@ from torch.nn import functional
 
 from pigeon_cli.core.configs import ModelSpec
 from pigeon_cli.core.vocabulary import Vocabulary
+from pigeon_cli.engine.residency import DECODER, QUANTIZER, TRANSLATOR, Part, Parts
 from pigeon_cli.models.adapter import Adapter, reference_vectors
 from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
+from pigeon_cli.models.mask_generator import HISTORY
 from pigeon_cli.models.quantizer import Quantizer
+from pigeon_cli.models.translator import Translator
 from pigeon_cli.pipeline.mask import TokenLayout, reference_part
 from pigeon_cli.pipeline.prompt import REFERENCE_SLOT, embed_prompt
 
@@ -46,39 +50,59 @@ class EmbeddedPrompts:
     """[B, S, D]: added to the embeddings of the tokens that are drawn after the prompts, one after another."""
 
 
-def see_reference(
-    codes: Tensor,
-    present: Tensor,
-    keep: Tensor,
-    spec: ModelSpec,
-    quantizer: Quantizer,
-    decoder: EmbeddingDecoder,
-    adapter: Adapter,
-) -> SeenReference:
-    """``codes`` int64 [B, L] (-1: padding), ``present`` bool [B, L]; ``keep`` [B, L] carries the mask's gradient."""
-    vectors = quantizer.lookup(codes)
-    context = decoder(vectors, present, None if spec.repack_reference else keep).context
-    slots: Tensor = adapter(reference_vectors(context, spec.reference_slots))
-    if spec.adapter.echo_side == 0:
-        return SeenReference(slots)
-    style = spec.tokenizer.style_tokens
-    echo = adapter.echoes((vectors * keep.unsqueeze(-1))[:, style:], spec.tokenizer.patches)
-    # The style of the answer is the history's: nothing is echoed where its style tokens are predicted.
-    return SeenReference(slots, functional.pad(echo, (0, 0, style, 0)))
+@dataclass(frozen=True)
+class ReferenceReader:
+    """The modules that a reference passes on its way to the language model."""
+
+    spec: ModelSpec
+    quantizer: Quantizer
+    decoder: EmbeddingDecoder
+    adapter: Adapter
+    translator: Translator | None = None
+
+    def see(self, codes: Tensor, present: Tensor, keep: Tensor, style: Tensor | None) -> SeenReference:
+        """``codes`` int64 [B, L] (-1: padding), ``present`` bool [B, L]; ``keep`` [B, L] carries the mask's gradient.
+
+        ``style`` [B, style tokens, code_width] are the history's mean style vectors, for the translator.
+        """
+        vectors = self.quantizer.lookup(codes)
+        context = self.decoder(vectors, present, None if self.spec.repack_reference else keep).context
+        slots: Tensor = self.adapter(reference_vectors(context, self.spec.reference_slots))
+        if self.translator is None or style is None:
+            return SeenReference(slots)
+        first = self.spec.tokenizer.style_tokens
+        kept = (keep * present)[:, first:]
+        echo = self.adapter.echoes(self.translator(vectors[:, first:], kept, style))
+        # The style of the answer is the history's: nothing is echoed where its style tokens are predicted.
+        return SeenReference(slots, functional.pad(echo, (0, 0, first, 0)))
+
+    def see_masked(self, layout: TokenLayout, keep: Tensor) -> SeenReference:
+        """:meth:`see` of the references in ``layout`` under ``keep`` [B, M]."""
+        ids, present, kept = reference_part(layout, keep, self.spec.repack_reference)
+        codes = (ids - self.spec.vocabulary.first_code).masked_fill(~present, -1)
+        return self.see(codes, present, kept, self._history_style(layout, keep))
+
+    def _history_style(self, layout: TokenLayout, keep: Tensor) -> Tensor | None:
+        """Mean vectors [B, style tokens, code_width] of the kept style tokens of all history images."""
+        count = self.spec.tokenizer.style_tokens
+        if self.translator is None or not count:
+            return None
+        places = torch.arange(1, count + 1, device=layout.ids.device)
+        is_style = (layout.positions.unsqueeze(-1) == places) & (layout.types == HISTORY).unsqueeze(-1)
+        weights = is_style * keep.unsqueeze(-1)
+        vectors = self.quantizer.lookup(layout.ids - self.spec.vocabulary.first_code)
+        total = weights.sum(1).clamp_min(1.0)
+        return torch.einsum("bls,blc->bsc", weights.to(vectors.dtype), vectors) / total.unsqueeze(-1)
 
 
-def see_masked(
-    layout: TokenLayout,
-    keep: Tensor,
-    spec: ModelSpec,
-    quantizer: Quantizer,
-    decoder: EmbeddingDecoder,
-    adapter: Adapter,
-) -> SeenReference:
-    """:func:`see_reference` of the references in ``layout`` under ``keep`` [B, M]."""
-    ids, present, kept = reference_part(layout, keep, spec.repack_reference)
-    codes = (ids - spec.vocabulary.first_code).masked_fill(~present, -1)
-    return see_reference(codes, present, kept, spec, quantizer, decoder, adapter)
+@contextmanager
+def reader_of(parts: Parts, adapter: Part[Adapter]) -> Iterator[ReferenceReader]:
+    """The modules in memory, with ``adapter`` between decoder and language model."""
+    spec = parts.model.spec
+    with ExitStack() as stack:
+        quantizer, decoder = stack.enter_context(parts.use(QUANTIZER)), stack.enter_context(parts.use(DECODER))
+        translator = None if spec.translator is None else stack.enter_context(parts.use(TRANSLATOR))
+        yield ReferenceReader(spec, quantizer, decoder, stack.enter_context(parts.use(adapter)), translator)
 
 
 def join_references(parts: Sequence[SeenReference]) -> SeenReference:

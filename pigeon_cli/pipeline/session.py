@@ -20,7 +20,6 @@ from pigeon_cli.engine.plan import Plan
 from pigeon_cli.engine.residency import (
     ADAPTER,
     BASE_ADAPTER,
-    DECODER,
     EMBEDDING,
     MASK_GENERATOR,
     QUANTIZER,
@@ -38,14 +37,14 @@ from pigeon_cli.pipeline.imagine import (
     imagine,
     imagine_reference,
     reference_prompt,
-    reference_slots,
+    see_dials,
     word_prompt,
 )
 from pigeon_cli.pipeline.outcomes import Drawing, MaskOutcome, Outcome
 from pigeon_cli.pipeline.planning import Budget, MoreTokens, demand_of, device_of, needs_plan, plan_for
 from pigeon_cli.pipeline.rank import drop_repeats, rank, shortlist, warnings_of
 from pigeon_cli.pipeline.raters import FreeRater, Inputs, LearnedRater, Rater, condition_of
-from pigeon_cli.pipeline.reference import SeenReference
+from pigeon_cli.pipeline.reference import SeenReference, reader_of
 from pigeon_cli.pipeline.settings import Choices, Settings, resolve
 from pigeon_cli.pipeline.stages import Progress, Stages
 from pigeon_cli.pipeline.tokenize import ImageTokens, as_drawn, drawn_tokens, tokenize
@@ -305,9 +304,8 @@ class Session:
             return decided(generator, embedding)
 
     def _slots(self, masks: DialMasks, settings: Settings) -> SeenReference:
-        parts, own = self.parts, ADAPTER if settings.aligned else BASE_ADAPTER
-        with parts.use(QUANTIZER) as quantizer, parts.use(DECODER) as decoder, parts.use(own) as adapter:
-            return reference_slots(masks, self.spec, quantizer, decoder, adapter)
+        with reader_of(self.parts, ADAPTER if settings.aligned else BASE_ADAPTER) as reader:
+            return see_dials(masks, reader)
 
     def _imagine(
         self,

@@ -18,10 +18,10 @@ from pigeon_cli.engine.residency import ADAPTER, ALIGNED, DECODER, MASK_GENERATO
 from pigeon_cli.models.mask_generator import REFERENCE
 from pigeon_cli.models.scorer import Scorer
 from pigeon_cli.pipeline.decode import condition
-from pigeon_cli.pipeline.imagine import DialMasks, decide_masks, nothing_asked, reference_slots, word_prompt
+from pigeon_cli.pipeline.imagine import DialMasks, decide_masks, nothing_asked, see_dials, word_prompt
 from pigeon_cli.pipeline.positions import position_step, token_positions
 from pigeon_cli.pipeline.prompt import REFERENCE_SLOT, MergedPrompt, hide_dropped, pad_prompts
-from pigeon_cli.pipeline.reference import SeenReference, embed_request, join_references
+from pigeon_cli.pipeline.reference import SeenReference, embed_request, join_references, reader_of
 from pigeon_cli.pipeline.sampling import Drawn, Model, Prefix, allowed_ids, prefill, sample_codes, select_rows
 from pigeon_cli.pipeline.score import Wanted, rate, wanted_of
 from pigeon_cli.pipeline.tokenize import ImageTokens
@@ -90,8 +90,8 @@ class CandidateSource:
 
     def _draw(self, requests: Sequence[TasteRequest], masks: Sequence[DialMasks]) -> list[list[Drawn]]:
         parts, spec = self.parts, self.spec
-        with parts.use(TOKENIZER) as tokenizer, parts.use(DECODER) as decoder, parts.use(ADAPTER) as adapter:
-            seen = [reference_slots(mask, spec, tokenizer.quantizer, decoder, adapter) for mask in masks]
+        with reader_of(parts, ADAPTER) as reader:
+            seen = [see_dials(mask, reader) for mask in masks]
         asked = [word_prompt(self.text, spec, one.history, one.words) for one in requests]
         kept = [mask.keep[0, mask.layout.types[0] != REFERENCE] for mask in masks]
         streams = [

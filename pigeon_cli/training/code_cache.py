@@ -33,10 +33,8 @@ class EncodedLook:
     look: Look
     records: tuple[int, ...]
     codes: NDArray[np.int16]
-    references: tuple[int, ...]
-    """For every picture a plain drawing of its meaning in any set, its own included."""
-    moved: NDArray[np.int16]
-    """Those drawings where the look puts them, in their own colours: what their places say in a picture of the look."""
+    shapes: NDArray[np.int16]
+    """The same drawings where the look puts them, in their plain colours: what places say, whatever the style."""
 
 
 @torch.no_grad()
@@ -70,20 +68,16 @@ class _Encoder:
         self.plain = {
             record.id: row for record, row in zip(train, encode_records(tokenizer, batches, PLAIN, train), strict=True)
         }
-        self.by_meaning = batches.dataset.train_by_meaning
 
-    def look(self, name: str, look: Look, records: Sequence[IconRecord], rng: random.Random) -> EncodedLook:
-        """Codes of ``records`` of the set ``name`` under ``look``, and of a reference for each."""
-        references = [rng.choice(self.by_meaning[record.meaning]) for record in records]
-        shape = geometry_of(look)
-        codes, moved = (
-            np.stack([self.plain[record.id] for record in shown])
+    def look(self, name: str, look: Look, records: Sequence[IconRecord]) -> EncodedLook:
+        """Codes of ``records`` of the set ``name`` under ``look``, and of their shapes."""
+        codes, shapes = (
+            np.stack([self.plain[record.id] for record in records])
             if worn == PLAIN
-            else encode_records(self.tokenizer, self.batches, worn, shown)
-            for worn, shown in ((look, records), (shape, references))
+            else encode_records(self.tokenizer, self.batches, worn, records)
+            for worn in (look, geometry_of(look))
         )
-        ids, reference_ids = (tuple(record.id for record in shown) for shown in (records, references))
-        return EncodedLook(name, look, ids, codes, reference_ids, moved)
+        return EncodedLook(name, look, tuple(record.id for record in records), codes, shapes)
 
 
 def build_code_cache(
@@ -105,7 +99,7 @@ def build_code_cache(
         for number in range(looks_per_set + 1):
             look = draw_look(rng, monochrome=ICON_SETS[name].monochrome) if number else PLAIN
             count = min(cells_per_look, len(records)) if number else len(records)
-            encoded.append(encoder.look(name, look, rng.sample(list(records), count), rng))
+            encoded.append(encoder.look(name, look, rng.sample(list(records), count)))
         say(f"encode: {name}, {looks_per_set + 1} looks")
     _write(out, encoded)
     return sum(len(one.records) for one in encoded)
@@ -113,12 +107,9 @@ def build_code_cache(
 
 def _write(out: Path, encoded: list[EncodedLook]) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    lines = [
-        json.dumps({"set": one.set, "look": one.look.to_json(), "records": one.records, "references": one.references})
-        for one in encoded
-    ]
+    lines = [json.dumps({"set": one.set, "look": one.look.to_json(), "records": one.records}) for one in encoded]
     temporary = out / "codes.part.npy"
-    rows = [np.stack([one.codes, one.moved]) for one in encoded]
+    rows = [np.stack([one.codes, one.shapes]) for one in encoded]
     np.save(temporary, np.concatenate(rows, axis=1))
     os.replace(temporary, out / "codes.npy")
     (out / "looks.part").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -134,9 +125,9 @@ def load_code_cache(folder: Path) -> list[EncodedLook]:
         raise InputError(f"no usable code cache in {folder}: {error}", "run: pigeon train encode") from error
     result, start = [], 0
     for line in lines:
-        records, references = tuple(line["records"]), tuple(line["references"])
-        rows, moved = codes[:, start : start + len(records)]
-        result.append(EncodedLook(line["set"], Look.from_json(line["look"]), records, rows, references, moved))
+        records = tuple(line["records"])
+        rows, shapes = codes[:, start : start + len(records)]
+        result.append(EncodedLook(line["set"], Look.from_json(line["look"]), records, rows, shapes))
         start += len(records)
     if start != codes.shape[1]:
         raise InputError(f"the code cache in {folder} is damaged", "run: pigeon train encode")

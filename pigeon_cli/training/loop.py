@@ -161,7 +161,7 @@ class _Run:
             group.setdefault("lr", settings.learning_rate)
             group["base_lr"] = group["lr"]
         self.parameters = [p for group in groups for p in group["params"]]
-        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95))
+        self.optimizers = optimizers_of(groups)
         self.figures: dict[str, float] = {}
 
     def carry_out(self) -> dict[str, float]:
@@ -200,22 +200,26 @@ class _Run:
         state = torch.load(self.checkpoint, map_location=self.device.device, weights_only=True)
         for name, module in self.task.modules.items():
             module.load_state_dict(state["modules"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
         self.best = Best(**state.get("best", {}))
         self.say(f"{self.task.name}: resumed at step {state['step']}")
         return int(state["step"])
 
     def _step(self, step: int) -> dict[str, Tensor]:
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_lr"] * learning_rate_share(step, self.settings.steps, self.settings.warmup)
+        share = learning_rate_share(step, self.settings.steps, self.settings.warmup)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * share
         for module in self.task.modules.values():
             module.train()
         parts = [self._backward(step, number) for number in range(self.settings.accumulate)]
         losses = {name: torch.stack([part[name] for part in parts]).mean(0) for name in parts[0]}
         self.processes.average_gradients(self.parameters)
         nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.task.after_step(step)
         return losses
 
@@ -282,7 +286,7 @@ class _Run:
         state = {
             "step": step,
             "modules": {name: module.state_dict() for name, module in self.task.modules.items()},
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "best": asdict(self.best),
         }
         temporary = self.checkpoint.with_suffix(".part")
@@ -299,6 +303,17 @@ def slowed(groups: list[dict[str, Any]], slow: set[nn.Parameter], learning_rate:
     """Optimizer groups cut in two, of which those with the parameters ``slow`` get a ``learning_rate`` of their own."""
     first = [group | {"params": [p for p in group["params"] if p in slow], "lr": learning_rate} for group in groups]
     return [*first, *(group | {"params": [p for p in group["params"] if p not in slow]} for group in groups)]
+
+
+def optimizers_of(groups: list[dict[str, Any]]) -> list[torch.optim.Optimizer]:
+    """AdamW, and Muon for groups that say ``"muon": True``; those hold matrices inside a network alone."""
+    turned = [group for group in groups if group.get("muon")]
+    others = [group for group in groups if not group.get("muon")]
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(others, betas=(0.9, 0.95))]
+    if turned:
+        # Steps of the size of AdamW's, so that one learning rate serves both.
+        optimizers.append(torch.optim.Muon(turned, adjust_lr_fn="match_rms_adamw"))
+    return optimizers
 
 
 def learning_rate_share(step: int, steps: int, warmup: int) -> float:

@@ -56,13 +56,13 @@ class RequestSampler:
         asked = places[-1]
         record, target = sequences.dataset.records[look.records[asked]], look.codes[asked]
         is_self = rng.random() < self.self_share
-        reference = target if is_self else sequences.plain[look.references[asked]]
+        reference = target if is_self else sequences.plain[sequences.asking(record, rng).id]
         history = [codes_of(look.codes[place]) for place in places[:-1]]
         planted = sorted(rng.sample(range(count), rng.randint(1, (count - 1) // 2))) if has_strangers else []
         for position in planted:
             history[position] = self._stranger(look, rng)
         own = [codes for place, codes in enumerate(history) if place not in planted]
-        answer = target if is_self else sequences.restyled(look, asked, own)
+        answer = sequences.answer(look, asked, own)
         words = sequences.words(record, rng) if rng.random() < 0.5 else ""
         asked_for, right, said = (codes_of(each) for each in (reference, target, answer))
         return CodedRequest(tuple(history), tuple(planted), words, asked_for, right, said, is_self)
@@ -93,11 +93,11 @@ def encode_requests(
         ]
         pictures.append(apply_look(PLAIN, batches.rgba([records[request.reference]])))
         pictures.append(apply_look(request.look, batches.rgba([records[request.target]])))
-        pictures.append(apply_look(geometry_of(request.look), batches.rgba([records[request.reference]])))
-        *liked, reference, target, moved = encode_pictures(tokenizer, torch.cat(pictures))
+        pictures.append(apply_look(geometry_of(request.look), batches.rgba([records[request.target]])))
+        *liked, reference, target, shape = encode_pictures(tokenizer, torch.cat(pictures))
         planted = tuple(image.position for image in request.planted)
         own = [row for place, row in enumerate(liked) if place not in planted]
-        answer = answer_codes(target, moved, own, codebook, tokenizer.config.style_tokens)
+        answer = answer_codes(target, shape, own, codebook, tokenizer.config.style_tokens)
         asked_for, right, said = (codes_of(row) for row in (reference, target, answer))
         result.append(CodedRequest(tuple(map(codes_of, liked)), planted, request.words, asked_for, right, said))
     return result

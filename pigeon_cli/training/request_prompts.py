@@ -9,9 +9,6 @@ import sentencepiece
 from torch import Tensor, nn
 
 from pigeon_cli.core.configs import ModelSpec
-from pigeon_cli.models.adapter import Adapter
-from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
-from pigeon_cli.models.quantizer import Quantizer
 from pigeon_cli.pipeline.mask import TokenLayout, lay_out
 from pigeon_cli.pipeline.prompt import (
     MergedPrompt,
@@ -23,7 +20,7 @@ from pigeon_cli.pipeline.prompt import (
     render,
     spread_keep,
 )
-from pigeon_cli.pipeline.reference import EmbeddedPrompts, SeenReference, embed_request, see_masked
+from pigeon_cli.pipeline.reference import EmbeddedPrompts, ReferenceReader, SeenReference, embed_request
 from pigeon_cli.training.sequences import CodedRequest, vocabulary_ids
 
 
@@ -33,9 +30,7 @@ class RequestPrompts:
 
     spec: ModelSpec
     text: sentencepiece.SentencePieceProcessor
-    quantizer: Quantizer
-    decoder: EmbeddingDecoder
-    adapter: Adapter
+    reader: ReferenceReader
     embedding: nn.Module
     """The language model's table of input embeddings."""
 
@@ -47,7 +42,7 @@ class RequestPrompts:
             [vocabulary_ids(vocabulary, request.reference) for request in requests],
             vocabulary.pad,
         )
-        device = self.quantizer.embedding.weight.device
+        device = self.reader.quantizer.embedding.weight.device
         return TokenLayout(*(part.to(device) for part in (layout.ids, layout.positions, layout.types, layout.images)))
 
     def prompt(self, request: CodedRequest, answer: Sequence[int] | None) -> MergedPrompt:
@@ -71,7 +66,7 @@ class RequestPrompts:
 
     def see(self, layout: TokenLayout, keep: Tensor) -> SeenReference:
         """What is seen of the references under ``keep`` [B, M] of the layout."""
-        return see_masked(layout, keep, self.spec, self.quantizer, self.decoder, self.adapter)
+        return self.reader.see_masked(layout, keep)
 
     def embed(self, batch: PromptBatch, layout: TokenLayout, keep: Tensor) -> EmbeddedPrompts:
         """Masked prompts [B, L] as the language model reads them."""

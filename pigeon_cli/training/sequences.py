@@ -25,17 +25,22 @@ from pigeon_cli.training.data.looks import PLAIN
 
 FREE_WEIGHT = 0.4
 """Weight of the codes of a picture that nothing asks for: they teach the look and little else."""
+OWN_SHARE = 0.1
+"""Share of references of the answer's own family, the answer's own drawing among them: where the reference is in the
+taste already, it stays as it is."""
 
 
 @dataclass
 class SequenceBatch:
-    """Right-padded sequences; ids and labels int64 [B, L], weights float [B, L], references int64 [R, patches]."""
+    """Right-padded sequences; ids and labels int64 [B, L], weights float [B, L], references int64 [R, tokens]."""
 
     ids: Tensor
     labels: Tensor
     weights: Tensor
     references: Tensor
     """Packed codes of the references in order of appearance (row by row), -1 as padding."""
+    styles: Tensor
+    """Float [R, style tokens, code_width]: :func:`mean_style` of what each reference's answer is to look like."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,14 @@ class _Row:
         self.weights += [weight] * len(ids)
 
 
+@dataclass(frozen=True)
+class _Reference:
+    """Packed codes [tokens] of a reference, and the mean style of what its answer is to look like."""
+
+    codes: NDArray[np.int16]
+    style: NDArray[np.float32]
+
+
 class SequenceSampler:
     """Draws packed sequences from a code cache; train cells only, as the cache holds no others."""
 
@@ -98,7 +111,7 @@ class SequenceSampler:
     def batch(self, rng: random.Random, count: int, pictures: int = 3) -> SequenceBatch:
         """``count`` sequences of ``pictures`` pictures each, or about as many tokens in longer or shorter sequences.
 
-        A picture that a reference asks for is :func:`answer_codes`. Generation reads longer prompts than
+        A picture that is asked for is :func:`answer_codes`. Generation reads longer prompts than
         ``pictures`` make, and positions that were never trained cost it a fifth of a nat; but long sequences cost time,
         so they are a quarter of the batches. What stands before the n-th picture is the same in all sequences, so that
         hardly anything is padding.
@@ -107,7 +120,7 @@ class SequenceSampler:
         count = max(1, round(count * pictures / length))
         asks = [self._draw_ask(rng, first=index == 0) for index in range(length)]
         rows: list[_Row] = []
-        references: list[NDArray[np.int16]] = []
+        references: list[_Reference] = []
         for _ in range(count):
             row = _Row()
             shown: list[NDArray[np.int16]] = []
@@ -119,15 +132,16 @@ class SequenceSampler:
         return self._stack(rows, references)
 
     def _draw_ask(self, rng: random.Random, first: bool) -> _Ask:
-        if rng.random() > (0.3 if first else 0.9):
+        if rng.random() > (0.4 if first else 0.9):
             return _Ask(False, False)
         kind = rng.random()
-        return _Ask(words=kind < 0.6, reference=kind > 0.1)
+        # Words before everything else are how a reference is imagined, so they are often all there is.
+        return _Ask(words=kind < 0.6, reference=kind > (0.35 if first else 0.1))
 
     def _add_picture(
         self,
         row: _Row,
-        references: list[NDArray[np.int16]],
+        references: list[_Reference],
         look: EncodedLook,
         place: int,
         ask: _Ask,
@@ -139,21 +153,30 @@ class SequenceSampler:
         if ask.words:
             row.add(self.text.encode(self.words(record, rng)))
         if ask.reference:
-            references.append(self.plain[look.references[place]])
+            style = mean_style(shown or [codes], self.codebook, self.spec.tokenizer.style_tokens)
+            references.append(_Reference(self.plain[self.asking(record, rng).id], style))
             row.add([REFERENCE_SLOT] * self.spec.reference_slots)
-            codes = self.restyled(look, place, shown)
+        if ask.words or ask.reference:
+            codes = self.answer(look, place, shown)
         vocabulary = self.spec.vocabulary
         row.add([vocabulary.image_start])
         weight = 1.0 if ask.words or ask.reference else FREE_WEIGHT
         row.add([*vocabulary_ids(vocabulary, codes[codes >= 0].tolist()), vocabulary.image_end], weight)
         return codes
 
-    def restyled(
+    def answer(
         self, look: EncodedLook, place: int, history: Sequence[Sequence[int] | NDArray[np.int16]]
     ) -> NDArray[np.int16]:
-        """What is drawn when the reference of a picture is asked for: :func:`answer_codes`."""
+        """What is drawn when a picture is asked for: :func:`answer_codes`."""
         style = self.spec.tokenizer.style_tokens
-        return answer_codes(look.codes[place], look.moved[place], history, self.codebook, style)
+        return answer_codes(look.codes[place], look.shapes[place], history, self.codebook, style)
+
+    def asking(self, record: IconRecord, rng: random.Random) -> IconRecord:
+        """Whose drawing asks for ``record``: another family's, or its own where train has no other or by chance."""
+        members = self.by_meaning[record.meaning]
+        own = [other for other in members if other.family == record.family]
+        foreign = [other for other in members if other.family != record.family]
+        return rng.choice(own if rng.random() < OWN_SHARE or not foreign else foreign)
 
     def requests(self, requests: Sequence[CodedRequest]) -> SequenceBatch:
         """Requests in the form that generation reads; only the targets are predicted."""
@@ -168,9 +191,11 @@ class SequenceSampler:
             row.add([vocabulary.image_start])
             row.add([*vocabulary_ids(vocabulary, request.answer), vocabulary.image_end], 1.0)
             rows.append(row)
-        patches = self.spec.tokenizer.tokens
-        padded = [[*one.reference, *[-1] * (patches - len(one.reference))] for one in requests]
-        return self._stack(rows, list(np.array(padded, dtype=np.int16)))
+        tokens, style = self.spec.tokenizer.tokens, self.spec.tokenizer.style_tokens
+        asked = [
+            _Reference(padded(one.reference, tokens), mean_style(one.history, self.codebook, style)) for one in requests
+        ]
+        return self._stack(rows, asked)
 
     def words(self, record: IconRecord, rng: random.Random) -> str:
         """Words of a meaning: its label, sometimes with tags or a tag alone, as people type."""
@@ -186,19 +211,23 @@ class SequenceSampler:
         others = [other for other in self.by_meaning[record.meaning] if other.family != record.family]
         return self.plain[rng.choice(others).id] if others else None
 
-    def _stack(self, rows: list[_Row], references: list[NDArray[np.int16]]) -> SequenceBatch:
+    def _stack(self, rows: list[_Row], references: list[_Reference]) -> SequenceBatch:
         length = max(len(row.ids) for row in rows)
 
         def pad(values: Sequence[float], filler: float) -> list[float]:
             return [*values, *[filler] * (length - len(values))]
 
-        empty = np.zeros((0, self.spec.tokenizer.tokens), dtype=np.int16)
-        stacked = np.stack(references) if references else empty
+        config = self.spec.tokenizer
+        codes = np.zeros((len(references), config.tokens), dtype=np.int64)
+        styles = np.zeros((len(references), config.style_tokens, self.codebook.shape[1]), dtype=np.float32)
+        for row, reference in enumerate(references):
+            codes[row], styles[row] = reference.codes, reference.style
         return SequenceBatch(
             ids=torch.tensor([pad(row.ids, self.spec.vocabulary.pad) for row in rows], dtype=torch.int64),
             labels=torch.tensor([pad(row.labels, IGNORED) for row in rows], dtype=torch.int64),
             weights=torch.tensor([pad(row.weights, 0.0) for row in rows]),
-            references=torch.from_numpy(stacked.astype(np.int64)),
+            references=torch.from_numpy(codes),
+            styles=torch.from_numpy(styles),
         )
 
 
@@ -207,35 +236,38 @@ def vocabulary_ids(vocabulary: Vocabulary, codes: Sequence[int]) -> list[int]:
     return [code + vocabulary.first_code for code in codes]
 
 
+def padded(codes: Sequence[int], tokens: int) -> NDArray[np.int16]:
+    """Packed codes [tokens], -1 as padding."""
+    return np.array([*codes, *[-1] * (tokens - len(codes))], dtype=np.int16)
+
+
 def answer_codes(
     target: NDArray[np.int16],
-    moved: NDArray[np.int16],
+    shape: NDArray[np.int16],
     history: Sequence[Sequence[int] | NDArray[np.int16]],
     codebook: NDArray[np.float32],
     style_tokens: int,
 ) -> NDArray[np.int16]:
-    """What the language model is to say: the places of the reference, ``moved`` to where the look puts them, in the
-    style of the most typical picture of ``history``, or of the target where there is none.
+    """What the language model is to say, packed int16 [tokens]: the places of the right answer's ``shape`` in plain
+    colours, after the style tokens of the most typical picture of ``history``, or of the target where there is none.
 
-    Without style tokens there is nothing to join, and the target itself is the answer.
+    Colours and surface are said once, by the style tokens, and drawn by the image generator; what is left for the
+    places is one of a few drawings of a meaning. Without style tokens the target itself is the answer.
     """
     if not style_tokens:
         return target
     typical = history[most_typical(history, codebook, style_tokens)] if len(history) else target
-    return restyled_codes(typical, moved, style_tokens)
+    style = np.asarray(typical[:style_tokens], dtype=np.int16)
+    answer: NDArray[np.int16] = np.concatenate([style, shape[style_tokens:]])
+    return answer
 
 
-def restyled_codes(
-    codes: Sequence[int] | NDArray[np.int16], moved: NDArray[np.int16], style_tokens: int
-) -> NDArray[np.int16]:
-    """The style tokens of the picture ``codes`` before the places of ``moved``, packed int16 [tokens] each.
-
-    The image generator has learned to draw the places of one picture in the style of another, those of other families
-    too. So the answer can be told exactly: how another set draws a meaning is largely chance, and a model that has to
-    guess it place by place draws nothing whole.
-    """
-    joined: NDArray[np.int16] = np.concatenate([np.asarray(codes[:style_tokens], dtype=np.int16), moved[style_tokens:]])
-    return joined
+def mean_style(
+    history: Sequence[Sequence[int] | NDArray[np.int16]], codebook: NDArray[np.float32], style_tokens: int
+) -> NDArray[np.float32]:
+    """Mean vectors [style_tokens, code_width] of the style tokens of all pictures of ``history``."""
+    mean: NDArray[np.float32] = codebook[[np.asarray(codes[:style_tokens]) for codes in history]].mean(0)
+    return mean
 
 
 def most_typical(

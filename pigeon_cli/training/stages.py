@@ -43,6 +43,7 @@ DEFAULTS = {
     "tokenizer": StageDefaults(4000, 48, 1e-3),
     "style": StageDefaults(3000, 32, 1e-3),
     "decoder": StageDefaults(3000, 32, 1e-3),
+    "translator": StageDefaults(8000, 64, 2e-3),
     "language": StageDefaults(4000, 16, 1.5e-3),
     "scorer": StageDefaults(1500, 96, 2e-3),
 }
@@ -145,6 +146,19 @@ def build_task(
         from pigeon_cli.training.tasks.decoder import DecoderTask
 
         return DecoderTask(folder, batches, tokenizer, settings.batch, settings.steps)
+    return _code_task(name, folder, batches, tokenizer, options, settings, device)
+
+
+def _code_task(
+    name: str,
+    folder: ModelFolder,
+    batches: IconBatches,
+    tokenizer: VisualTokenizer,
+    options: StageOptions,
+    settings: LoopSettings,
+    device: DeviceChoice,
+) -> TrainingTask:
+    """The task of a stage that reads encoded pictures."""
     sampler = SequenceSampler(
         folder.spec,
         batches.dataset,
@@ -162,6 +176,10 @@ def build_task(
             tokenizer, batches, draw_evaluation_requests(batches.dataset, "valid", SCORED_REQUESTS, seed=3)
         )
         return ScorerTask(folder, tokenizer, sampler, answers, sheet, settings.batch)
+    if name == "translator":
+        from pigeon_cli.training.tasks.translator import TranslatorTask
+
+        return TranslatorTask(folder, tokenizer, sampler, coded, sheet, settings.batch)
     if name == "language":
         from pigeon_cli.training.tasks.language import LanguageTask
 

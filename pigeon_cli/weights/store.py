@@ -23,6 +23,7 @@ PARTS = (
     "decoder",
     "vae",
     "unet",
+    "translator",
     "language",
     "base_adapter",
     "lora",

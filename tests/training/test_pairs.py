@@ -15,8 +15,8 @@ from pigeon_cli.core.errors import InputError
 from pigeon_cli.engine.devices import choose_device
 from pigeon_cli.engine.residency import ADAPTER, ALIGNED, DECODER, SCORER, TOKENIZER, Parts
 from pigeon_cli.pipeline.decode import condition
-from pigeon_cli.pipeline.imagine import imagine, reference_slots, word_prompt
-from pigeon_cli.pipeline.reference import join_references
+from pigeon_cli.pipeline.imagine import imagine, see_dials, word_prompt
+from pigeon_cli.pipeline.reference import join_references, reader_of
 from pigeon_cli.training.candidates import CandidateSettings, CandidateSource, closeness, continue_prompts
 from pigeon_cli.training.pairs import NEAR_TIES, PreferencePair, ScoredCandidate, choose_pair, read_pairs
 from pigeon_cli.training.request_source import open_requests
@@ -55,8 +55,8 @@ def test_a_batch_of_requests_draws_what_each_draws_alone(icons: Path, tiny: Mode
         requests = requests_of.read(tokenizer, range(5))
         assert len({len(request.history) for request in requests}) > 1
         masks = [source._masks(request) for request in requests]
-        with parts.use(DECODER) as decoder, parts.use(ADAPTER) as adapter:
-            slots = [reference_slots(mask, spec, tokenizer.quantizer, decoder, adapter) for mask in masks]
+        with reader_of(parts, ADAPTER) as reader:
+            slots = [see_dials(mask, reader) for mask in masks]
         asked = [word_prompt(source.text, spec, one.history, one.words) for one in requests]
 
         def streams(number: int) -> list[torch.Generator]:

@@ -85,7 +85,10 @@ def test_only_the_policy_learns(tiny: ModelFolder, pairs_file: Path, tmp_path: P
     policy = {name for name, _ in task.language.named_parameters() if ".default." in name}
     assert learning == policy != set()
     assert all(value.grad.abs().sum() > 0 for name, value in task.language.named_parameters() if name in policy)
-    assert all(value.grad is None for value in (*task.prompts.adapter.parameters(), *task.prompts.decoder.parameters()))
+    reader = task.prompts.reader
+    assert reader.translator is not None
+    for frozen in (reader.adapter, reader.decoder, reader.translator):
+        assert all(value.grad is None for value in frozen.parameters())
 
 
 def test_both_answers_follow_the_same_masked_prompt(tiny: ModelFolder, pairs_file: Path, tmp_path: Path) -> None:

@@ -13,15 +13,15 @@ import sentencepiece
 from pigeon_cli.pipeline.prompt import REFERENCE_SLOT
 from pigeon_cli.training.code_cache import EncodedLook
 from pigeon_cli.training.data.looks import PLAIN, Look, draw_look, geometry_of
-from pigeon_cli.training.sequences import SequenceSampler, most_typical
+from pigeon_cli.training.sequences import SequenceSampler, mean_style, most_typical
 from tests.tiny_model import STYLE_TOKENS, WORDS, text_model, tiny_spec
 
 FAMILIES = ("fluent", "fluent", "noto", "twemoji", "fluent")
 MEANINGS = ("cat", "cat", "cat", "cat", "dog")
 TOKENS = STYLE_TOKENS + 16
 CODEBOOK = np.eye(64, dtype=np.float32)
-MOVED = 20
-"""What is added to the codes of a drawing that a look moves."""
+SHAPE = 20
+"""What is added to the codes of a drawing for its shape."""
 
 
 def codes(number: int) -> np.ndarray:
@@ -29,17 +29,13 @@ def codes(number: int) -> np.ndarray:
 
 
 def sampler() -> SequenceSampler:
-    """Five plain pictures, one a set and four times in its look; the codes of a picture are all its number. Its
-    reference is the next one."""
+    """Five plain pictures, one a set and four times in its look; the codes of a picture are all its number."""
     records = [
         SimpleNamespace(id=number, family=family, meaning=meaning, label=meaning, tags=())
         for number, (family, meaning) in enumerate(zip(FAMILIES, MEANINGS, strict=True))
     ]
     looks = [
-        EncodedLook(
-            "set", PLAIN, (number,) * 4, codes(number), ((number + 1) % 5,) * 4, codes(MOVED + (number + 1) % 5)
-        )
-        for number in range(5)
+        EncodedLook(f"set {number}", PLAIN, (number,) * 4, codes(number), codes(SHAPE + number)) for number in range(5)
     ]
     text = sentencepiece.SentencePieceProcessor(model_proto=text_model(WORDS, 320))
     dataset = SimpleNamespace(records=records)
@@ -53,11 +49,25 @@ def test_the_scorer_compares_families_and_finds_none_where_there_is_one(number: 
     assert {-1 if row is None else int(row[0]) for row in rows} == found
 
 
-def test_the_answer_has_the_style_of_the_history_and_the_places_of_the_moved_reference() -> None:
+def test_a_reference_is_of_another_family_but_for_some_and_of_the_own_where_there_is_no_other() -> None:
+    source, rng = sampler(), random.Random(0)
+    found = [source.asking(source.dataset.records[0], rng).id for _ in range(400)]
+    assert set(found) == {0, 1, 2, 3}
+    assert 0.05 < sum(number < 2 for number in found) / len(found) < 0.15
+    assert source.asking(source.dataset.records[4], rng).id == 4
+
+
+def test_the_answer_has_the_style_of_the_history_and_the_shape_of_the_right_drawing() -> None:
     source = sampler()
     history = [codes(5)[0], codes(7)[0], codes(7)[0]]
-    assert source.restyled(source.looks[2], 0, history).tolist() == [7] * STYLE_TOKENS + [MOVED + 3] * 16
-    assert source.restyled(source.looks[2], 0, []).tolist() == [2] * STYLE_TOKENS + [MOVED + 3] * 16
+    assert source.answer(source.looks[2], 0, history).tolist() == [7] * STYLE_TOKENS + [SHAPE + 2] * 16
+    assert source.answer(source.looks[2], 0, []).tolist() == [2] * STYLE_TOKENS + [SHAPE + 2] * 16
+
+
+def test_the_mean_style_is_that_of_all_pictures() -> None:
+    mean = mean_style([codes(5)[0], codes(7)[0], codes(7)[0], codes(7)[0]], CODEBOOK, STYLE_TOKENS)
+    assert mean.shape == (STYLE_TOKENS, 64)
+    assert mean[:, 5].tolist() == [0.25] * STYLE_TOKENS and mean[:, 7].tolist() == [0.75] * STYLE_TOKENS
 
 
 @pytest.mark.parametrize(("styles", "typical"), [((1,), 0), ((1, 2), 1), ((1, 2, 1), 2), ((3, 1, 1, 2, 3, 3), 5)])
@@ -71,28 +81,31 @@ def test_the_most_typical_picture_agrees_with_most_and_is_the_last_of_equals(
 def test_a_model_without_style_tokens_answers_with_the_picture_itself() -> None:
     source = sampler()
     source.spec = replace(source.spec, tokenizer=replace(source.spec.tokenizer, style_tokens=0))
-    assert source.restyled(source.looks[1], 0, [codes(7)[0]]).tolist() == codes(1)[0].tolist()
+    assert source.answer(source.looks[1], 0, [codes(7)[0]]).tolist() == codes(1)[0].tolist()
 
 
-def test_a_sequence_asks_with_the_plain_reference_of_its_picture() -> None:
+def test_a_sequence_asks_with_a_plain_drawing_of_the_same_meaning_and_tells_its_style() -> None:
     source, answered = sampler(), 0
     first, start = source.spec.vocabulary.first_code, source.spec.vocabulary.image_start
     for seed in range(20):
         batch = source.batch(random.Random(seed), 2, pictures=2)
-        references = iter(batch.references.tolist())
+        asked = iter(zip(batch.references.tolist(), batch.styles, strict=True))
         for row in batch.ids.tolist():
             for place, token in enumerate(row):
                 if token == start and place and row[place - 1] == REFERENCE_SLOT:
-                    asked = next(references)[0]
+                    reference, style = next(asked)
                     drawn = [code - first for code in row[place + 1 : place + 1 + TOKENS]]
                     # All pictures of a look have its one style here.
-                    assert drawn == [(asked - 1) % 5] * STYLE_TOKENS + [MOVED + asked] * 16
+                    number = drawn[0]
+                    assert drawn == [number] * STYLE_TOKENS + [SHAPE + number] * 16
+                    assert bool((style[:, number] == 1).all())
+                    assert MEANINGS[reference[0]] == MEANINGS[number]
                     answered += 1
-        assert next(references, None) is None
+        assert next(asked, None) is None
     assert answered > 20
 
 
-def test_only_what_moves_places_is_left_of_a_look_for_its_reference() -> None:
+def test_only_what_moves_places_is_left_of_a_look_for_a_shape() -> None:
     rng = random.Random(1)
     looks = [draw_look(rng) for _ in range(200)]
     assert {kind for look in looks for kind in geometry_of(look).kinds} == {"margin", "tilt"}

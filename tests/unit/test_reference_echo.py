@@ -7,7 +7,6 @@ from dataclasses import replace
 import torch
 
 from pigeon_cli.core.configs import SamplingConfig
-from pigeon_cli.models.adapter import Adapter
 from pigeon_cli.models.language import build_language_model
 from pigeon_cli.pipeline.prompt import REFERENCE_SLOT
 from pigeon_cli.pipeline.reference import SeenReference, echo_reference, embed_request
@@ -32,20 +31,6 @@ def test_only_pictures_that_are_asked_for_by_a_reference_take_it_place_by_place(
         [0, 0, 0, 0, 0, 0, 101, 102, 0, 0, 0, 0],
         [0, 0, 0, 201, 202, 0, 0, 0, 301, 302, 0, 0],
     ]
-
-
-def test_an_echo_sees_the_neighbourhood_of_its_place_and_nothing_of_hidden_tokens() -> None:
-    torch.manual_seed(0)
-    adapter, width = Adapter(SPEC.adapter), SPEC.adapter.echo_width
-    vectors = torch.randn(1, 16, width)
-    whole = adapter.echoes(vectors, 16)
-    changed = vectors.clone()
-    changed[0, 0] = 0.0
-    differs = (adapter.echoes(changed, 16) != whole).any(-1)[0]
-    assert differs.nonzero()[:, 0].tolist() == [0, 1, 4, 5]
-    # Codes that the picture does not have at its end are as if hidden.
-    cut = torch.cat([vectors[:, :14], torch.zeros(1, 2, width)], dim=1)
-    assert torch.equal(adapter.echoes(vectors[:, :14], 16), adapter.echoes(cut, 16))
 
 
 def test_drawing_step_by_step_reads_what_one_pass_reads() -> None:

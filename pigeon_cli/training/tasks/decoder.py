@@ -40,8 +40,9 @@ MINIMUM_SNR = 5.0
 DECODER_SHARE = 0.3
 """Share of the learning rate that the embedding decoder gets. It has learned to draw pictures itself, and so where
 what is to be drawn is uncertain the middle of what it may be; what the UNet needs to know it has to learn with it."""
-SHARES = SourceShares(own=0.25, plain=0.25, own_style=0.15)
-"""Where what the codes of a picture's places say is from: for the rest, another family's drawing of its meaning."""
+SHARES = SourceShares(own=0.2, plain=0.8, own_style=0.15)
+"""Where what the codes of a picture's places say is from: the picture itself, else its plain drawing, which is what the
+language model says; how another set draws a meaning is the translator's to know."""
 POOL_STEPS, POOL_PICTURES = 500, 4096
 """So many steps draw from one pool of so many encoded pictures: reading a picture costs more than a step on it."""
 
@@ -153,7 +154,7 @@ class DecoderTask(TrainingTask):
         self.decoder_average.update(self.embedding_decoder, step)
 
     def evaluate(self, step: int, folder: Path) -> dict[str, float]:
-        batch = Restyler(self.batches, self.batches.valid).draw(random.Random(1), 24, SourceShares(0.0, 0.0, 0.0))
+        batch = Restyler(self.batches, self.batches.valid).draw(random.Random(1), 24, SourceShares(0.0, 1.0, 0.0))
         images = batch.wanted
         pairs = ((self.unet, self.average), (self.embedding_decoder, self.decoder_average))
         trained = [{name: tensor.clone() for name, tensor in module.state_dict().items()} for module, _ in pairs]

@@ -12,13 +12,13 @@ from torch.nn import functional
 
 from pigeon_cli.core.configs import ModelSpec
 from pigeon_cli.models.adapter import Adapter
-from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.language import build_language_model
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.pipeline.positions import token_positions
 from pigeon_cli.pipeline.prompt import IGNORED, REFERENCE_SLOT
-from pigeon_cli.pipeline.reference import SeenReference, echo_reference, embed_request, see_reference
+from pigeon_cli.pipeline.reference import SeenReference, echo_reference, embed_request
 from pigeon_cli.training.attention import explicit_attention
+from pigeon_cli.training.frozen_reader import frozen_reader
 from pigeon_cli.training.loop import TrainingTask
 from pigeon_cli.training.losses import NearCodes, nearest_codes, soft_cross_entropy
 from pigeon_cli.training.request_sheet import RequestSheet, imagine_codes
@@ -83,9 +83,7 @@ class LanguageTask(TrainingTask):
         nn.Module.to(self.language, device)
         self.table = CodeTable(spec, tokenizer.quantizer.embedding.weight.detach()).to(device)
         self.adapter = Adapter(spec.adapter).to(device)
-        self.decoder = EmbeddingDecoder(spec.decoder).to(device)
-        load_part(self.decoder, folder.part("decoder"))
-        self.decoder.requires_grad_(False).eval()
+        self.reader = frozen_reader(folder, tokenizer.quantizer, self.adapter, device)
         # The table replaces both the input embedding and the output layer, which are tied.
         self.language.model.embed_tokens.requires_grad_(False)
         # Only image ids are ever drawn, so only their logits are computed: column 0 is the image end, c + 1 the code c.
@@ -107,7 +105,7 @@ class LanguageTask(TrainingTask):
         asked = weights > 0.9
         embedded = embedded * ~self._lost(ids, asked, lost_rows).unsqueeze(-1)
         if len(batch.references):
-            seen = self._see(batch.references.to(self.device), hidden_share)
+            seen = self._see(batch, hidden_share)
             slots = (ids == REFERENCE_SLOT).unsqueeze(-1)
             embedded = embedded.masked_scatter(slots, seen.slots.flatten(0, 1).to(embedded.dtype))
             if seen.echo is not None:
@@ -142,8 +140,9 @@ class LanguageTask(TrainingTask):
         rates = torch.maximum(anywhere * LOST_SHARE, own.gather(1, pictures) * asked)
         return (torch.rand(ids.shape, device=ids.device) < rates) & (ids >= self.spec.vocabulary.first_code)
 
-    def _see(self, references: Tensor, hidden_share: float) -> SeenReference:
-        """Packed reference codes [R, patches], of some of which a random part is hidden."""
+    def _see(self, batch: SequenceBatch, hidden_share: float) -> SeenReference:
+        """The references of ``batch``, of some of which a random part is hidden."""
+        references, styles = batch.references.to(self.device), batch.styles.to(self.device)
         mask = references >= 0
         hide = torch.rand(len(references), 1, device=references.device)
         some = torch.rand(len(references), 1, device=references.device) < hidden_share
@@ -152,8 +151,7 @@ class LanguageTask(TrainingTask):
         first = order.masked_fill(~mask, 2.0).argmin(1, keepdim=True)
         keep = mask & ~(some & (order < hide))
         keep = keep.scatter(1, first, True)
-        quantizer = self.tokenizer.quantizer
-        return see_reference(references, keep, keep.float(), self.spec, quantizer, self.decoder, self.adapter)
+        return self.reader.see(references, keep, keep.float(), styles)
 
     def evaluate(self, step: int, folder: Path) -> dict[str, float]:
         torch.manual_seed(0)
@@ -181,7 +179,7 @@ class LanguageTask(TrainingTask):
         attention = torch.tensor([[column >= width - length for column in range(width)] for length in asked]).long()
         table = self.table()
         self.language.model.embed_tokens.weight.copy_(table)
-        seen = self._see(batch.references.to(self.device), 0.0)
+        seen = self._see(batch, 0.0)
         read = embed_request(self.language.model.embed_tokens, ids, seen, self.spec)
         self.sheet.save(path, imagine_codes(self.language, self.folder, read, ids, attention.to(self.device)))
 

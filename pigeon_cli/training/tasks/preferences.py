@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from pigeon_cli.models.adapter import Adapter
-from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.lora import REFERENCE, active_adapter, add_reference_adapter, load_lora, lora_state
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.pipeline.prompt import pad_prompts
 from pigeon_cli.training.code_sheet import CodeSheet
+from pigeon_cli.training.frozen_reader import frozen_reader
 from pigeon_cli.training.loop import LoopSettings, TrainingTask
 from pigeon_cli.training.losses import PreferenceLoss, dpo_loss
 from pigeon_cli.training.pair_prompts import PreparedPairs, prepare_pairs, recorded_keep
@@ -61,11 +61,10 @@ class PreferencesTask(TrainingTask):
         load_lora(language, read_part(folder.part("lora")))
         add_reference_adapter(language, spec.language)
         self.language = language.to(device)
-        adapter, decoder = Adapter(spec.adapter).to(device), EmbeddingDecoder(spec.decoder).to(device)
-        for name, module in (("adapter", adapter), ("decoder", decoder)):
-            load_part(module, folder.part(name))
-            module.requires_grad_(False).eval()
-        self.prompts = RequestPrompts(spec, text, tokenizer.quantizer, decoder, adapter, embedding)
+        adapter = Adapter(spec.adapter).to(device)
+        load_part(adapter, folder.part("adapter"))
+        reader = frozen_reader(folder, tokenizer.quantizer, adapter.requires_grad_(False).eval(), device)
+        self.prompts = RequestPrompts(spec, text, reader, embedding)
         self.modules = {"language": self.language}
 
     def parameter_groups(self, settings: LoopSettings) -> list[dict[str, Any]]:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from pigeon_cli.models.adapter import Adapter
-from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.lora import load_lora, lora_state
 from pigeon_cli.models.mask_generator import HISTORY, MaskDecision, MaskGenerator, decide
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.pipeline.mask import TokenLayout
 from pigeon_cli.pipeline.positions import token_positions
 from pigeon_cli.pipeline.prompt import pad_prompts
+from pigeon_cli.training.frozen_reader import frozen_reader
 from pigeon_cli.training.loop import LoopSettings, TrainingTask
 from pigeon_cli.training.losses import (
     NearCodes,
@@ -93,12 +93,8 @@ class ReconstructTask(TrainingTask):
         self.adapter = Adapter(spec.adapter).to(self.device)
         load_part(self.adapter, folder.part("base_adapter"))
         self.mask = MaskGenerator(spec.mask_generator).to(self.device)
-        self.decoder = EmbeddingDecoder(spec.decoder).to(self.device)
-        load_part(self.decoder, folder.part("decoder"))
-        self.decoder.requires_grad_(False).eval()
-        self.prompts = RequestPrompts(
-            spec, sampler.text, tokenizer.quantizer, self.decoder, self.adapter, self.embedding
-        )
+        reader = frozen_reader(folder, tokenizer.quantizer, self.adapter, self.device)
+        self.prompts = RequestPrompts(spec, sampler.text, reader, self.embedding)
         self.near = NearCodes(nearest_codes(tokenizer.quantizer.embedding.weight), spec.vocabulary.first_code)
         self.modules = {"language": self.language, "adapter": self.adapter, "mask_generator": self.mask}
 
