@@ -190,6 +190,9 @@ class ScorerConfig:
     depth: int
     heads: int
     text_size: int
+    history_share: float = 0.5
+    """What agreement with the history counts in a score; the rest is shared by reference and words. Half is the paper's
+    rule; where every candidate is in the history's style already, what it shows tells more (``mini``)."""
 
 
 @dataclass(frozen=True)

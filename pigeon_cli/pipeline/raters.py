@@ -18,12 +18,14 @@ from pigeon_cli.engine.residency import CLIP, DECODER, QUANTIZER, SCORER, TOKENI
 from pigeon_cli.history.preprocess import to_pixels
 from pigeon_cli.models.embedding_decoder import DecodedCondition
 from pigeon_cli.pipeline.decode import condition
-from pigeon_cli.pipeline.score import HISTORY_SHARE, Wanted, rate, wanted_of
+from pigeon_cli.pipeline.score import Wanted, rate, wanted_of
 from pigeon_cli.pipeline.tokenize import ImageTokens, tokenize
 
 Rating = tuple[float, ScoreParts]
 Codes = Sequence[Sequence[int]]
 
+HISTORY_SHARE = 0.5
+"""The rest is the reference's or the words' (DESIGN.md section 2, "Selection")."""
 METRIC_SIDE = 512
 """Images are brought to this size first, in bilinear steps, as the paper's metrics do (DESIGN.md, "Metrics")."""
 

@@ -11,9 +11,6 @@ from torch import Tensor
 from pigeon_cli.core.records import ScoreParts
 from pigeon_cli.models.scorer import Scorer
 
-HISTORY_SHARE = 0.5
-"""The rest is shared by the reference and the words, whichever were given (DESIGN.md section 2, "Selection")."""
-
 
 @dataclass(frozen=True)
 class Wanted:
@@ -57,7 +54,8 @@ def rate(scorer: Scorer, context: Tensor, wanted: Wanted) -> list[tuple[float, S
     ]
     asked = [values for values in standard[1:] if values is not None]
     liked = (history - scorer.standard_mean[0]) / scorer.standard_deviation[0]
-    totals = HISTORY_SHARE * liked + (1 - HISTORY_SHARE) * torch.stack(asked).mean(0) if asked else liked
+    share = scorer.config.history_share
+    totals = share * liked + (1 - share) * torch.stack(asked).mean(0) if asked else liked
     columns = [None if part is None else part.tolist() for part in (history, reference, words)]
     return [
         (total, ScoreParts(*(None if column is None else column[row] for column in columns)))
