@@ -91,8 +91,8 @@ class ReferenceReader:
         is_style = (layout.positions.unsqueeze(-1) == places) & (layout.types == HISTORY).unsqueeze(-1)
         weights = is_style * keep.unsqueeze(-1)
         vectors = self.quantizer.lookup(layout.ids - self.spec.vocabulary.first_code)
-        total = weights.sum(1).clamp_min(1.0)
-        return torch.einsum("bls,blc->bsc", weights.to(vectors.dtype), vectors) / total.unsqueeze(-1)
+        shares = weights / weights.sum(1, keepdim=True).clamp_min(1.0)
+        return torch.einsum("bls,blc->bsc", shares.to(vectors.dtype), vectors)
 
 
 @contextmanager
