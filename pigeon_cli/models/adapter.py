@@ -20,18 +20,13 @@ class Adapter(nn.Module):
         self.decoder = nn.Linear(config.hidden_width, config.output_width)
         self.dropout = nn.Dropout(config.dropout)
         if config.echo_width > 0:
+            # What becomes of a place, added to the token from which the answer's code there is predicted.
             self.echo = nn.Linear(config.echo_width, config.output_width)
 
     def forward(self, context: Tensor) -> Tensor:
         """``context`` [..., input_width] to [..., output_width], each value in (-1, 1) in evaluation."""
         output: Tensor = self.dropout(torch.tanh(self.decoder(self.encoder(context))))
         return output
-
-    def echoes(self, translated: Tensor) -> Tensor:
-        """What is added to the tokens from which an answer is predicted: [B, places, echo_width] to
-        [B, places, output_width]."""
-        echoed: Tensor = self.echo(translated)
-        return echoed
 
 
 def reference_vectors(context: Tensor, slots: int) -> Tensor:

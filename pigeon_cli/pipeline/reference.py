@@ -72,7 +72,7 @@ class ReferenceReader:
             return SeenReference(slots)
         first = self.spec.tokenizer.style_tokens
         kept = (keep * present)[:, first:]
-        echo = self.adapter.echoes(self.translator(vectors[:, first:], kept, style))
+        echo = self.adapter.echo(self.translator(vectors[:, first:], kept, style))
         # The style of the answer is the history's: nothing is echoed where its style tokens are predicted.
         return SeenReference(slots, functional.pad(echo, (0, 0, first, 0)))
 

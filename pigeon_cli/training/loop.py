@@ -302,7 +302,12 @@ class _Run:
 def slowed(groups: list[dict[str, Any]], slow: set[nn.Parameter], learning_rate: float) -> list[dict[str, Any]]:
     """Optimizer groups cut in two, of which those with the parameters ``slow`` get a ``learning_rate`` of their own."""
     first = [group | {"params": [p for p in group["params"] if p in slow], "lr": learning_rate} for group in groups]
-    return [*first, *(group | {"params": [p for p in group["params"] if p not in slow]} for group in groups)]
+    return [*first, *without(groups, slow)]
+
+
+def without(groups: list[dict[str, Any]], parameters: set[nn.Parameter]) -> list[dict[str, Any]]:
+    """Optimizer groups less ``parameters``, which others hold."""
+    return [group | {"params": [p for p in group["params"] if p not in parameters]} for group in groups]
 
 
 def optimizers_of(groups: list[dict[str, Any]]) -> list[torch.optim.Optimizer]:

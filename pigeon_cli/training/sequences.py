@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import sentencepiece
@@ -56,6 +56,15 @@ class CodedRequest:
     answer: tuple[int, ...]
     """What the language model is to say: :func:`answer_codes`."""
     is_self: bool = False
+
+
+def misled(requests: Sequence[CodedRequest]) -> tuple[list[CodedRequest], list[CodedRequest]]:
+    """Each request with the history, and each with the reference, of the next one: what the two are worth."""
+    pairs = list(zip(requests, [*requests[1:], requests[0]], strict=True))
+    return (
+        [replace(one, history=other.history) for one, other in pairs],
+        [replace(one, reference=other.reference) for one, other in pairs],
+    )
 
 
 @dataclass(frozen=True)

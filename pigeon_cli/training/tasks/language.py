@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,7 +21,7 @@ from pigeon_cli.training.frozen_reader import frozen_reader
 from pigeon_cli.training.loop import TrainingTask
 from pigeon_cli.training.losses import NearCodes, nearest_codes, soft_cross_entropy
 from pigeon_cli.training.request_sheet import RequestSheet, imagine_codes
-from pigeon_cli.training.sequences import CodedRequest, SequenceBatch, SequenceSampler
+from pigeon_cli.training.sequences import CodedRequest, SequenceBatch, SequenceSampler, misled
 from pigeon_cli.weights.checkpoint import load_part, save_part
 from pigeon_cli.weights.store import ModelFolder
 from pigeon_cli.weights.tied import load_language
@@ -155,17 +154,15 @@ class LanguageTask(TrainingTask):
 
     def evaluate(self, step: int, folder: Path) -> dict[str, float]:
         torch.manual_seed(0)
-        own, swapped, misled = 0.0, 0.0, 0.0
+        own, swapped, mistaken = 0.0, 0.0, 0.0
         parts = [self.held_out[start : start + 16] for start in range(0, len(self.held_out), 16)]
         for part in parts:
-            others = [*part[1:], part[0]]
-            foreign = [replace(one, history=other.history) for one, other in zip(part, others, strict=True)]
-            wrong = [replace(one, reference=other.reference) for one, other in zip(part, others, strict=True)]
+            foreign, wrong = misled(part)
             own += float(self._losses(self.sampler.requests(part), 0.0)["asked"]) / len(parts)
             swapped += float(self._losses(self.sampler.requests(foreign), 0.0)["asked"]) / len(parts)
-            misled += float(self._losses(self.sampler.requests(wrong), 0.0)["asked"]) / len(parts)
+            mistaken += float(self._losses(self.sampler.requests(wrong), 0.0)["asked"]) / len(parts)
         self._draw_sheet(folder / f"sheet-{step + 1:06d}.png")
-        return {"valid": own, "valid_with_another_history": swapped, "valid_with_another_reference": misled}
+        return {"valid": own, "valid_with_another_history": swapped, "valid_with_another_reference": mistaken}
 
     def _draw_sheet(self, path: Path) -> None:
         """Prompts without their answers, padded on the left, as generation reads them."""

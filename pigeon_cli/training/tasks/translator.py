@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,10 @@ from pigeon_cli.models.translator import Translator
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.training.code_cache import EncodedLook
 from pigeon_cli.training.data.looks import PLAIN, geometry_of
-from pigeon_cli.training.loop import LoopSettings, TrainingTask
+from pigeon_cli.training.loop import LoopSettings, TrainingTask, without
 from pigeon_cli.training.losses import NearCodes, nearest_codes, soft_cross_entropy
 from pigeon_cli.training.request_sheet import RequestSheet
-from pigeon_cli.training.sequences import CodedRequest, SequenceSampler, mean_style, most_typical, padded
+from pigeon_cli.training.sequences import CodedRequest, SequenceSampler, mean_style, misled, most_typical, padded
 from pigeon_cli.weights.checkpoint import save_part
 from pigeon_cli.weights.store import ModelFolder
 
@@ -175,9 +175,7 @@ class TranslatorTask(TrainingTask):
 
     def evaluate(self, step: int, folder: Path) -> dict[str, float]:
         requests = self.held_out
-        others = [*requests[1:], requests[0]]
-        foreign = [replace(one, history=other.history) for one, other in zip(requests, others, strict=True)]
-        wrong = [replace(one, reference=other.reference) for one, other in zip(requests, others, strict=True)]
+        foreign, wrong = misled(requests)
         figures: dict[str, float] = {}
         for name, part in (("", requests), ("_with_another_history", foreign), ("_with_another_reference", wrong)):
             batch = self.sampler.requests(part)
@@ -201,9 +199,5 @@ class TranslatorTask(TrainingTask):
     def parameter_groups(self, settings: LoopSettings) -> list[dict[str, Any]]:
         """Matrices of the blocks go to Muon: after the same minutes an eighth of a nat ahead of AdamW."""
         inner = [parameter for parameter in self.translator.blocks.parameters() if parameter.ndim == 2]
-        others = set(inner)
-        outer = [
-            group | {"params": [parameter for parameter in group["params"] if parameter not in others]}
-            for group in super().parameter_groups(settings)
-        ]
+        outer = without(super().parameter_groups(settings), set(inner))
         return [*outer, {"params": inner, "weight_decay": MATRIX_DECAY, "muon": True}]
