@@ -175,6 +175,9 @@ class SamplingConfig:
     maximum_tokens: int = 300
     reference_guidance: float | None = None
     """Guidance of a reference that is drawn from words alone; ``None``: the same as of everything else."""
+    fidelity: float = 0.0
+    """What a place of the reference adds to the score of its own code there, in nats, as far as it is not hidden (0:
+    released weights, ``pipeline/reference.py``). How a small model draws a meaning anew, nobody recognises."""
     auto_samples: int = 1
     """Candidates of every dial position that ``auto`` tries, at least. One is the paper's; what a small model draws
     differs much, and one more costs little beside reading the history once."""

@@ -28,7 +28,7 @@ from pigeon_cli.pipeline.prompt import (
     prompt_template,
     render,
 )
-from pigeon_cli.pipeline.reference import ReferenceReader, SeenReference, embed_request
+from pigeon_cli.pipeline.reference import ReferenceReader, SeenReference, embed_request, favoured
 from pigeon_cli.pipeline.sampling import Drawn, Model, Prefix, allowed_ids, prefill, sample_codes, select_rows
 from pigeon_cli.pipeline.settings import Settings
 from pigeon_cli.pipeline.tokenize import ImageTokens
@@ -109,7 +109,8 @@ def see_dials(masks: DialMasks, reader: ReferenceReader) -> SeenReference:
         masks.layout.types.expand(rows, -1),
         masks.layout.images.expand(rows, -1),
     )
-    return reader.see_masked(layout, masks.keep)
+    favour = favoured(layout, masks.keep, reader.quantizer, reader.spec)
+    return replace(reader.see_masked(layout, masks.keep), favour=favour)
 
 
 def word_prompt(
@@ -228,7 +229,8 @@ def _read(
     positions = token_positions(ids, torch.ones_like(ids), spec)[:, part]
     ids = ids[:, part]
     read = embed_request(model.get_input_embeddings(), ids, reference, spec)
-    return prefill(model, read.embedded, torch.ones_like(ids), prefix, positions, position_step(spec), read.coming)
+    step = position_step(spec)
+    return prefill(model, read.embedded, torch.ones_like(ids), prefix, positions, step, read.coming, read.favour)
 
 
 def nothing_asked(model: Model, spec: ModelSpec, ids: Tensor) -> Prefix:

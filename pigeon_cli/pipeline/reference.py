@@ -35,6 +35,8 @@ class SeenReference:
     """[B, slots, D]."""
     echo: Tensor | None = None
     """[B, places, D]; ``None`` where the model has none."""
+    favour: Tensor | None = None
+    """[B, places, V]: :func:`favoured`; ``None`` where the model is not faithful to places."""
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -48,6 +50,8 @@ class EmbeddedPrompts:
     """[B, L, D]."""
     coming: Tensor | None = None
     """[B, S, D]: added to the embeddings of the tokens that are drawn after the prompts, one after another."""
+    favour: Tensor | None = None
+    """[B, S, V]: added to their scores."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,9 @@ def reader_of(parts: Parts, adapter: Part[Adapter]) -> Iterator[ReferenceReader]
 def join_references(parts: Sequence[SeenReference]) -> SeenReference:
     """The rows of all ``parts``, one after another."""
     echoes = [part.echo for part in parts if part.echo is not None]
-    return SeenReference(torch.cat([part.slots for part in parts]), torch.cat(echoes) if echoes else None)
+    favours = [part.favour for part in parts if part.favour is not None]
+    slots = torch.cat([part.slots for part in parts])
+    return SeenReference(slots, *(torch.cat(each) if each else None for each in (echoes, favours)))
 
 
 def embed_request(
@@ -120,9 +126,29 @@ def embed_request(
     """
     embedded = embed_prompt(embedding, ids, None if reference is None else reference.slots, keep)
     if reference is None or reference.echo is None:
-        return EmbeddedPrompts(embedded)
+        return EmbeddedPrompts(embedded, favour=None if reference is None else reference.favour)
     asked = reference.echo[(ids == REFERENCE_SLOT).any(1)]
-    return EmbeddedPrompts(echo_reference(embedded, ids, asked, spec.vocabulary), reference.echo[:, 1:])
+    echoed = echo_reference(embedded, ids, asked, spec.vocabulary)
+    return EmbeddedPrompts(echoed, reference.echo[:, 1:], reference.favour)
+
+
+def favoured(layout: TokenLayout, keep: Tensor, quantizer: Quantizer, spec: ModelSpec) -> Tensor | None:
+    """What the kept places of references add to the scores of the answer's codes there, float [B, places, V].
+
+    ``sampling.fidelity`` for the reference's own code, less for another by the cosine of the two; nothing where the
+    reference is hidden, and nothing for its style tokens, since the answer's are the history's. So the dial goes from
+    the reference's own drawing in the style of the history to what the language model makes of it.
+    """
+    if not spec.sampling.fidelity:
+        return None
+    ids, present, kept = reference_part(layout, keep, spec.repack_reference)
+    first = spec.vocabulary.first_code
+    vectors = functional.normalize(quantizer.lookup((ids - first).masked_fill(~present, -1)), dim=-1)
+    strength = spec.sampling.fidelity * kept * present
+    strength[:, : spec.tokenizer.style_tokens] = 0
+    codebook = functional.normalize(quantizer.embedding.weight[: spec.tokenizer.patch_codes], dim=-1)
+    likeness = (vectors @ codebook.T).clamp_min(0) * strength.unsqueeze(-1)
+    return functional.pad(likeness, (first, spec.tokenizer.style_codes))
 
 
 def echo_reference(embedded: Tensor, ids: Tensor, echo: Tensor, vocabulary: Vocabulary) -> Tensor:

@@ -7,7 +7,7 @@ size nor the order of a batch changes what it draws.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,6 +37,8 @@ class Prefix:
     """Distance between the positions of a token and the next."""
     coming: Tensor | None = None
     """[B, S, D]: added to the embeddings of the tokens that are drawn next, one after another."""
+    favour: Tensor | None = None
+    """[B, S, V]: added to the scores of the tokens that are drawn next, one after another."""
 
     @property
     def rows(self) -> int:
@@ -70,11 +72,13 @@ def prefill(
     positions: Tensor | None = None,
     step: int = 1,
     coming: Tensor | None = None,
+    favour: Tensor | None = None,
 ) -> Prefix:
     """Read ``embeddings`` [B, L, D] with ``attention`` [B, L] (padding on the left), after ``prefix`` if given.
 
     ``positions`` int64 [B, L] are those in the whole context; by default every attended column takes the next one.
-    A token drawn later stands ``step`` after the one before, and ``coming`` [B, S, D] is added to such tokens.
+    A token drawn later stands ``step`` after the one before; ``coming`` [B, S, D] is added to such tokens, ``favour``
+    [B, S, V] to what they are drawn by.
     ``prefix`` is left as it is; it needs as many rows as ``embeddings`` (:func:`select_rows` repeats them).
     """
     cache = DynamicCache() if prefix is None else continued(prefix.cache)
@@ -91,21 +95,21 @@ def prefill(
         logits_to_keep=1,
         **{CACHE_ARGUMENT: cache},
     )
-    return Prefix(cache, seen, output.logits[:, -1].float(), places[:, -1] + step, step, coming)
+    return Prefix(cache, seen, output.logits[:, -1].float(), places[:, -1] + step, step, coming, favour)
 
 
 def select_rows(prefix: Prefix, rows: Tensor) -> Prefix:
     """The prefix with rows chosen, repeated or reordered by ``rows`` (int64); repeats share what has been read."""
     rows = rows.to(prefix.attention.device)
     attention, logits, places = (each[rows] for each in (prefix.attention, prefix.logits, prefix.next_position))
-    coming = None if prefix.coming is None else prefix.coming[rows]
-    return Prefix(choose_rows(prefix.cache, rows), attention, logits, places, prefix.step, coming)
+    coming, favour = (None if each is None else each[rows] for each in (prefix.coming, prefix.favour))
+    return Prefix(choose_rows(prefix.cache, rows), attention, logits, places, prefix.step, coming, favour)
 
 
 def join_prefixes(first: Prefix, second: Prefix) -> Prefix:
     """The rows of both as one batch; the shorter one is padded on the left with columns that are not attended to.
 
-    What is ``coming`` for the first comes for nothing in the second.
+    What is ``coming`` for the first, and its ``favour``, are nothing in the second.
     """
     length = max(first.attention.shape[1], second.attention.shape[1])
     cache = DynamicCache()
@@ -116,10 +120,12 @@ def join_prefixes(first: Prefix, second: Prefix) -> Prefix:
     for mask, part in zip(masks, (first, second), strict=True):
         mask[:, length - part.attention.shape[1] :] = part.attention
     places = torch.cat([first.next_position, second.next_position])
-    coming = first.coming
-    if coming is not None:
-        coming = torch.cat([coming, coming.new_zeros(second.rows, *coming.shape[1:])])
-    return Prefix(cache, torch.cat(masks), torch.cat([first.logits, second.logits]), places, first.step, coming)
+    coming, favour = (
+        None if each is None else torch.cat([each, each.new_zeros(second.rows, *each.shape[1:])])
+        for each in (first.coming, first.favour)
+    )
+    logits = torch.cat([first.logits, second.logits])
+    return Prefix(cache, torch.cat(masks), logits, places, first.step, coming, favour)
 
 
 @torch.no_grad()
@@ -176,11 +182,15 @@ class _Run:
         return self.state.rows // 2 if self.guided else self.state.rows
 
     def scores(self) -> Tensor:
-        """Guided log-softmax over the allowed ids, [R, A]; the image end is out of reach until the minimum."""
+        """Guided log-softmax over the allowed ids and what is favoured, [R, A]; the image end is out of reach until the
+        minimum."""
         logs = torch.log_softmax(self.state.logits, dim=-1)
         if self.guided:
             conditional, free = logs.chunk(2)
             logs = free + self.settings.guidance * (conditional - free)
+        favour = self.state.favour
+        if favour is not None and self.step < favour.shape[1]:
+            logs = logs + favour[: self.rows, self.step]
         logs = logs[:, self.allowed]
         if self.step < self.settings.minimum_tokens:
             logs = logs.masked_fill(self.is_end, float("-inf"))
@@ -208,7 +218,7 @@ class _Run:
         )
         places = state.next_position + state.step
         logits = output.logits[:, -1].float()
-        self.state = Prefix(state.cache, attention, logits, places, state.step, state.coming)
+        self.state = replace(state, attention=attention, logits=logits, next_position=places)
         self.step += 1
 
 

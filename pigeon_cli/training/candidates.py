@@ -145,7 +145,8 @@ def continue_prompts(
         chosen = [each[:, part] if prefix is None else each[rows.to(device), part] for each in (ids, attention)]
         places = positions[:, part] if prefix is None else positions[rows.to(device), part]
         taken = embed_request(model.get_input_embeddings(), chosen[0], seen, spec)
-        return prefill(model, taken.embedded, chosen[1], prefix, places, position_step(spec), taken.coming)
+        step = position_step(spec)
+        return prefill(model, taken.embedded, chosen[1], prefix, places, step, taken.coming, taken.favour)
 
     branches = read(slice(first, None), select_rows(read(slice(0, first), None, None), rows), references)
     return sample_codes(

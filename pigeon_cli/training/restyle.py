@@ -1,9 +1,9 @@
 """Pictures that tokenizer and image generator learn style from: one drawn with the style tokens of another.
 
-What a picture's patches say is taken from the picture itself, from its plain drawing, or from the same meaning in
-another family of sets; what its style tokens say, from another picture of the same set under the same look. So the
-style tokens come to hold what pictures of one taste share, and the decoder learns to carry patches from one taste to
-another.
+What a picture's patches say is taken from the picture itself, from its plain drawing, from a drawing of another set
+with the same lines, or from the same meaning in any other family; what its style tokens say, from another picture of
+the same set under the same look. So the style tokens come to hold what pictures of one taste share, and the decoder
+learns to carry patches from one taste to another.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from pigeon_cli.training.batches import IconBatches
+from pigeon_cli.training.data.alike import alike_drawings
 from pigeon_cli.training.data.dataset import IconRecord, grouped
 from pigeon_cli.training.data.looks import Look, apply_looks, draw_look, geometry_of
 from pigeon_cli.training.data.sets import ICON_SETS
@@ -25,12 +27,14 @@ PICTURES_A_LOOK = 2
 
 @dataclass(frozen=True)
 class SourceShares:
-    """Where the patches come from: the picture itself, its plain drawing, else the meaning in another family; and how
-    often the style tokens are the picture's own."""
+    """Where the patches come from: the picture itself, its plain drawing, another set's drawing with the same lines
+    (the plain one where there is none), else the meaning in another family; and how often the style tokens are the
+    picture's own."""
 
     own: float
     plain: float
     own_style: float
+    alike: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ class Restyler:
         self.batches = batches
         self.by_set = batches.dataset.train_by_set if records is None else grouped(records, "set")
         self.by_meaning = batches.dataset.train_by_meaning
+
+    @cached_property
+    def alike(self) -> dict[int, list[IconRecord]]:
+        """By id, train drawings of the same meaning with the same lines."""
+        return alike_drawings(self.batches.dataset, [record for members in self.by_set.values() for record in members])
 
     def draw(self, rng: random.Random, count: int, shares: SourceShares) -> Restyled:
         """``count`` pictures, a multiple of ``PICTURES_A_LOOK`` or what is left of it."""
@@ -91,8 +100,12 @@ class Restyler:
         sources, own = [], []
         for record in records:
             kind = rng.random()
-            foreign = [other for other in self.by_meaning.get(record.meaning, ()) if other.family != record.family]
-            is_foreign = kind >= shares.own + shares.plain and bool(foreign)
-            sources.append(rng.choice(foreign) if is_foreign else record)
+            others: Sequence[IconRecord] = ()
+            if kind >= shares.own + shares.plain + shares.alike:
+                members = self.by_meaning.get(record.meaning, ())
+                others = [other for other in members if other.family != record.family]
+            elif kind >= shares.own + shares.plain:
+                others = self.alike.get(record.id, ())
+            sources.append(rng.choice(others) if others else record)
             own.append(kind < shares.own)
         return sources, own

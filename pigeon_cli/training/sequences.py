@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import sentencepiece
@@ -20,11 +21,16 @@ from pigeon_cli.core.configs import ModelSpec
 from pigeon_cli.core.vocabulary import Vocabulary
 from pigeon_cli.pipeline.prompt import IGNORED, REFERENCE_SLOT
 from pigeon_cli.training.code_cache import EncodedLook
+from pigeon_cli.training.data.alike import alike_drawings
 from pigeon_cli.training.data.dataset import IconDataset, IconRecord
 from pigeon_cli.training.data.looks import PLAIN
 
 FREE_WEIGHT = 0.4
 """Weight of the codes of a picture that nothing asks for: they teach the look and little else."""
+ALIKE_SHARE = 0.7
+"""Share of references, where there are any, with the lines of the answer: what is to be learned of a reference is to
+keep what it shows and to draw it another way. How a set draws what another draws quite differently can only be known
+by heart."""
 OWN_SHARE = 0.1
 """Share of references of the answer's own family, the answer's own drawing among them: where the reference is in the
 taste already, it stays as it is."""
@@ -117,6 +123,12 @@ class SequenceSampler:
                     record = dataset.records[number]
                     self.by_meaning.setdefault(record.meaning, []).append(record)
 
+    @cached_property
+    def alike(self) -> dict[int, list[IconRecord]]:
+        """By id, plain drawings of the same meaning with the same lines."""
+        records = [record for members in self.by_meaning.values() for record in members]
+        return alike_drawings(self.dataset, records)
+
     def batch(self, rng: random.Random, count: int, pictures: int = 3) -> SequenceBatch:
         """``count`` sequences of ``pictures`` pictures each, or about as many tokens in longer or shorter sequences.
 
@@ -181,7 +193,12 @@ class SequenceSampler:
         return answer_codes(look.codes[place], look.shapes[place], history, self.codebook, style)
 
     def asking(self, record: IconRecord, rng: random.Random) -> IconRecord:
-        """Whose drawing asks for ``record``: another family's, or its own where train has no other or by chance."""
+        """Whose drawing asks for ``record``: one with its lines, another family's, or its own where train has no other
+        or by chance.
+        """
+        alike = self.alike.get(record.id)
+        if alike and rng.random() < ALIKE_SHARE:
+            return rng.choice(alike)
         members = self.by_meaning[record.meaning]
         own = [other for other in members if other.family == record.family]
         foreign = [other for other in members if other.family != record.family]

@@ -39,7 +39,9 @@ def sampler() -> SequenceSampler:
     ]
     text = sentencepiece.SentencePieceProcessor(model_proto=text_model(WORDS, 320))
     dataset = SimpleNamespace(records=records)
-    return SequenceSampler(tiny_spec(320), dataset, looks, text, CODEBOOK)  # type: ignore[arg-type]
+    made = SequenceSampler(tiny_spec(320), dataset, looks, text, CODEBOOK)  # type: ignore[arg-type]
+    made.alike = {}
+    return made
 
 
 @pytest.mark.parametrize(("number", "found"), [(0, {2, 3}), (4, {-1})])
@@ -55,6 +57,14 @@ def test_a_reference_is_of_another_family_but_for_some_and_of_the_own_where_ther
     assert set(found) == {0, 1, 2, 3}
     assert 0.05 < sum(number < 2 for number in found) / len(found) < 0.15
     assert source.asking(source.dataset.records[4], rng).id == 4
+
+
+def test_most_references_have_the_lines_of_the_answer_where_there_are_any() -> None:
+    source, rng = sampler(), random.Random(0)
+    source.alike = {0: [source.dataset.records[2]], 2: []}
+    found = [source.asking(source.dataset.records[0], rng).id for _ in range(400)]
+    assert 0.75 < found.count(2) / len(found) < 0.9
+    assert {source.asking(source.dataset.records[2], rng).id for _ in range(100)} == {0, 1, 2, 3}
 
 
 def test_the_answer_has_the_style_of_the_history_and_the_shape_of_the_right_drawing() -> None:

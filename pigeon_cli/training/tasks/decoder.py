@@ -40,9 +40,12 @@ MINIMUM_SNR = 5.0
 DECODER_SHARE = 0.3
 """Share of the learning rate that the embedding decoder gets. It has learned to draw pictures itself, and so where
 what is to be drawn is uncertain the middle of what it may be; what the UNet needs to know it has to learn with it."""
-SHARES = SourceShares(own=0.2, plain=0.8, own_style=0.15)
-"""Where what the codes of a picture's places say is from: the picture itself, else its plain drawing, which is what the
-language model says; how another set draws a meaning is the translator's to know."""
+SHARES = SourceShares(own=0.1, plain=0.3, own_style=0.15, alike=0.6)
+"""Where what the codes of a picture's places say is from: the picture itself, its plain drawing, which is what the
+language model says, or another set's drawing with the same lines, as a reference is. About half of the pictures have
+one; of the others the plain drawing. Drawings with other lines are the translator's to know."""
+PLAIN_DRAWINGS, REFERENCES = SourceShares(0.0, 1.0, 0.0), SourceShares(0.0, 0.0, 0.0, alike=1.0)
+"""What evaluation draws valid pictures from, in the style of others."""
 POOL_STEPS, POOL_PICTURES = 500, 4096
 """So many steps draw from one pool of so many encoded pictures: reading a picture costs more than a step on it."""
 
@@ -80,7 +83,7 @@ class DecoderTask(TrainingTask):
         self.vae = cast(Any, build_vae(spec.diffusion)).to(device, memory_format=torch.channels_last)
         load_part(self.vae, folder.part("vae"))
         self.vae.requires_grad_(False).eval()
-        self.restyler = Restyler(batches)
+        self.restyler, self.valid = Restyler(batches), Restyler(batches, batches.valid)
         self.modules = {
             "unet": self.unet,
             "average": self.average,
@@ -154,23 +157,23 @@ class DecoderTask(TrainingTask):
         self.decoder_average.update(self.embedding_decoder, step)
 
     def evaluate(self, step: int, folder: Path) -> dict[str, float]:
-        batch = Restyler(self.batches, self.batches.valid).draw(random.Random(1), 24, SourceShares(0.0, 1.0, 0.0))
+        batch, asked = (self.valid.draw(random.Random(1), 24, shares) for shares in (PLAIN_DRAWINGS, REFERENCES))
         images = batch.wanted
         pairs = ((self.unet, self.average), (self.embedding_decoder, self.decoder_average))
         trained = [{name: tensor.clone() for name, tensor in module.state_dict().items()} for module, _ in pairs]
         for module, average in pairs:
             module.load_state_dict(average.state_of(module))
-        drawn, restyled = (
-            self.draw(self._condition(codes, 0.0)) for codes in (self._codes(images), self._restyled_codes(batch))
-        )
+        coded = (self._codes(images), self._restyled_codes(batch), self._restyled_codes(asked))
+        drawn, restyled, redrawn = (self.draw(self._condition(codes, 0.0)) for codes in coded)
         for (module, _), state in zip(pairs, trained, strict=True):
             module.load_state_dict(state)
         save_tensor_sheet(
             folder / f"sheet-{step + 1:06d}.png",
-            [part[:16] for part in (images, drawn, batch.sources, images[batch.style_rows], restyled)],
-            ["image", "drawn from its codes", "places of", "style of", "drawn from both"],
+            [part[:16] for part in (images, drawn, batch.sources, restyled, asked.sources, redrawn)],
+            ["image", "its codes", "plain drawing", "in its style", "another's", "in its style"],
         )
-        return {name: psnr(part, images) for name, part in (("psnr", drawn), ("psnr_restyled", restyled))}
+        parts = {"psnr": drawn, "psnr_restyled": restyled, "psnr_redrawn": redrawn}
+        return {name: psnr(part, images) for name, part in parts.items()}
 
     def draw(self, condition: DecodedCondition) -> Tensor:
         """Pictures [B,3,H,W] in 0..1 of a condition at the model's own steps and guidance."""
