@@ -22,6 +22,7 @@ STAGES = {
     "encode": "Write the codes of all training pictures ahead of time.",
     "decoder": "The UNet that draws latents from codes.",
     "translator": "What a reference's places become in the style of a history.",
+    "memory": "Plain drawings that words are to bring back.",
     "language": "The base language model over words, codes and reference slots.",
     "scorer": "The heads that rank candidates.",
 }

@@ -133,6 +133,14 @@ class TranslatorConfig:
 
 
 @dataclass(frozen=True)
+class MemoryConfig:
+    """Drawings that are known by heart, as codes (``mini``)."""
+
+    drawings: int
+    tokens: int
+
+
+@dataclass(frozen=True)
 class LanguageConfig:
     """LLaMA sizes and LoRA; ids come from :class:`Vocabulary`."""
 
@@ -214,6 +222,8 @@ class ModelSpec:
     scorer: ScorerConfig | None = None
     translator: TranslatorConfig | None = None
     """``None``: nothing is told of single places (released weights)."""
+    memory: MemoryConfig | None = None
+    """``None``: whatever words ask for is drawn (released weights)."""
     reference_slots: int = 1
     """Embeddings that stand for the reference in the prompt: 1 = mean over all queries (released)."""
     place_stride: int = 0

@@ -210,6 +210,8 @@ class RunReport:
     reference: Reference | None
     prompt: str | None
     candidates: tuple[Candidate, ...]
+    recalled: str | None = None
+    """What the drawing is called that the prompt brought back from the model's memory, to be the reference."""
     history_tokens: tuple[TokenMask, ...] = ()
     """One per used history image, in their order; the same for every candidate."""
     outputs: tuple[OutputImage, ...] = ()
@@ -259,6 +261,8 @@ class MaskReport:
     """Patches on a side of an image, so that patch p lies in row ``p // grid`` and column ``p % grid``."""
     images: tuple[InspectedImage, ...]
     """The used history in its order, then the reference."""
+    recalled: str | None = None
+    """As that of a :class:`RunReport`."""
     sheet: str = ""
     """The contact sheet beside ``masks.json``; the command line names it."""
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -28,6 +28,7 @@ from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.language import build_language_model
 from pigeon_cli.models.low_rank import LowRank
 from pigeon_cli.models.mask_generator import MaskGenerator
+from pigeon_cli.models.memory import Memory
 from pigeon_cli.models.quantizer import Quantizer
 from pigeon_cli.models.scorer import Scorer
 from pigeon_cli.models.translator import Translator
@@ -74,6 +75,12 @@ def _translator(spec: ModelSpec) -> Translator:
     return Translator(spec.translator)
 
 
+def _memory(spec: ModelSpec) -> Memory:
+    if spec.memory is None:
+        raise WeightsError(f"the model {spec.name} has no memory", "use a model whose config.json describes one")
+    return Memory(spec.memory)
+
+
 def _aligned(model: StoredModel) -> LlamaForCausalLM:
     whole = BASE.load(model)
     merge_lora_file(whole, cast(ModelFolder, model), model.spec.language)
@@ -102,6 +109,7 @@ BASE_ADAPTER = _plain("base_adapter", lambda spec: Adapter(spec.adapter))
 """The adapter that the base model was trained with."""
 SCORER = _plain("scorer", _scorer)
 TRANSLATOR = _plain("translator", _translator)
+MEMORY = _plain("memory", _memory)
 UNET: Part[UNet] = _plain("unet", lambda spec: build_unet(spec.diffusion, spec.decoder.context_width))
 VAE: Part[AutoencoderKL] = _plain("vae", lambda spec: build_vae(spec.diffusion))
 BASE: Part[LlamaForCausalLM] = _plain("language", lambda spec: build_language_model(spec.language, spec.vocabulary))
@@ -120,8 +128,8 @@ CLIP: Part[Any] = Part("clip", _clip)
 _EVERY: dict[str, Part[Any]] = {
     part.name: part
     for part in (
-        TOKENIZER, QUANTIZER, DECODER, MASK_GENERATOR, ADAPTER, BASE_ADAPTER, SCORER, TRANSLATOR, UNET, VAE, BASE,
-        EMBEDDING, ALIGNED, LORA, CLIP,
+        TOKENIZER, QUANTIZER, DECODER, MASK_GENERATOR, ADAPTER, BASE_ADAPTER, SCORER, TRANSLATOR, MEMORY, UNET, VAE,
+        BASE, EMBEDDING, ALIGNED, LORA, CLIP,
     )
 }  # fmt: skip
 

@@ -33,6 +33,8 @@ class Outcome:
     warnings: tuple[str, ...]
     plan: Plan | None = None
     """What was loaded when; ``None`` where the model stayed in memory as a whole."""
+    recalled: str | None = None
+    """What the drawing is called that words brought back from the model's memory, to be the reference."""
 
     @property
     def images(self) -> list[Image.Image]:
@@ -49,3 +51,5 @@ class MaskOutcome:
     reference_tokens: tuple[TokenMask, ...]
     """One per dial position of the settings."""
     settings: Settings
+    recalled: str | None = None
+    """As that of an :class:`Outcome`."""

@@ -41,6 +41,13 @@ class Inputs:
     history: list[ImageTokens]
     reference: ImageTokens
     words: str
+    recalled: str | None = None
+    """What the reference is called where words brought it back from the model's memory."""
+
+    @property
+    def asks_for(self) -> list[tuple[int, ...]]:
+        """Codes of the reference if there is one to agree with; one that was imagined is not."""
+        return [] if self.picture is None and self.recalled is None else [self.reference.codes]
 
 
 class Rater(Protocol):
@@ -75,7 +82,7 @@ class LearnedRater:
     def prescore(self, inputs: Inputs, candidates: Codes) -> list[Rating]:
         with self._parts.use(SCORER) as scorer:
             history = self._context([tokens.codes for tokens in inputs.history])
-            reference = self._context([inputs.reference.codes]) if inputs.picture is not None else None
+            reference = self._context(inputs.asks_for) if inputs.asks_for else None
             self._wanted = wanted_of(scorer, self._text, history, reference, inputs.words)
             return rate(scorer, self._context(candidates), self._wanted)
 

@@ -159,6 +159,7 @@ def report_of(
         reference=request.reference,
         prompt=request.prompt,
         candidates=outcome.candidates,
+        recalled=outcome.recalled,
         history_tokens=outcome.history_tokens,
         stages=tuple(stages),
         peak_memory_bytes=peak_memory(),
@@ -193,6 +194,7 @@ def mask_report_of(request: GenerateRequest, outcome: MaskOutcome, session: Sess
         prompt=request.prompt,
         grid=session.spec.tokenizer.grid,
         images=(*images, InspectedImage("reference", name, sha256, outcome.reference_tokens[0])),
+        recalled=outcome.recalled,
         versions=versions(),
     )
 

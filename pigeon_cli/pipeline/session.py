@@ -22,6 +22,7 @@ from pigeon_cli.engine.residency import (
     BASE_ADAPTER,
     EMBEDDING,
     MASK_GENERATOR,
+    MEMORY,
     QUANTIZER,
     TOKENIZER,
     UNET,
@@ -44,6 +45,7 @@ from pigeon_cli.pipeline.outcomes import Drawing, MaskOutcome, Outcome
 from pigeon_cli.pipeline.planning import Budget, MoreTokens, demand_of, device_of, needs_plan, plan_for
 from pigeon_cli.pipeline.rank import drop_repeats, rank, shortlist, warnings_of
 from pigeon_cli.pipeline.raters import FreeRater, Inputs, LearnedRater, Rater, condition_of
+from pigeon_cli.pipeline.recall import Remembered, recall, remembered
 from pigeon_cli.pipeline.reference import SeenReference, reader_of
 from pigeon_cli.pipeline.settings import Choices, Settings, resolve
 from pigeon_cli.pipeline.stages import Progress, Stages
@@ -100,6 +102,11 @@ class Session:
                 "use the files of one and the same model",
             )
         return processor
+
+    @cached_property
+    def memory(self) -> tuple[Remembered, ...]:
+        """How the drawings are called that the model knows by heart."""
+        return () if self.spec.memory is None else remembered(self.model.path)
 
     def plan(
         self, history: int, has_reference: bool, words: str = "", titles: Sequence[str] = (), **choices: Unpack[Choices]
@@ -234,13 +241,15 @@ class Session:
             settings=settings,
             stages=stages.timings(),
             warnings=(*told, *warnings_of(candidates, settings.count)),
+            recalled=inputs.recalled,
         )
 
     def _masks(self, asked: Asked, settings: Settings, stages: Stages) -> MaskOutcome:
         inputs = self._read(asked, settings, stages)
         with stages("mask", len(settings.dials)):
             masks = self._mask(inputs, settings)
-        return MaskOutcome(self._history_masks(inputs, masks), self._reference_masks(inputs, masks, settings), settings)
+        history, reference = self._history_masks(inputs, masks), self._reference_masks(inputs, masks, settings)
+        return MaskOutcome(history, reference, settings, inputs.recalled)
 
     def _read(self, asked: Asked, settings: Settings, stages: Stages) -> Inputs:
         given = [*asked.history] if asked.reference is None else [*asked.history, asked.reference]
@@ -251,26 +260,28 @@ class Session:
         if asked.reference is not None:
             history, reference = tokens[:-1], tokens[-1]
             self._check_length(history, asked, settings)
-        else:
-            self._check_length(tokens, asked, settings)
-            history, reference = self._imagine_reference(tokens, asked.words, settings, stages)
-        return Inputs(asked.history, asked.reference, history, reference, asked.words)
+            return Inputs(asked.history, asked.reference, history, reference, asked.words)
+        self._check_length(tokens, asked, settings)
+        number = recall(self.memory, asked.words)
+        codes = self._imagine_reference(asked.words, settings, stages) if number is None else self._recalled(number)
+        # The history in features that compare with those of codes.
+        with self.parts.use(QUANTIZER) as quantizer:
+            history = [as_drawn(quantizer, each) for each in tokens]
+            reference = drawn_tokens(quantizer, codes, self.spec.tokenizer.style_tokens)
+        label = None if number is None else self.memory[number].label
+        return Inputs(asked.history, None, history, reference, asked.words, label)
 
-    def _imagine_reference(
-        self, history: list[ImageTokens], words: str, settings: Settings, stages: Stages
-    ) -> tuple[list[ImageTokens], ImageTokens]:
-        """The reference that the base model draws, and the history in features that compare with it."""
+    def _recalled(self, number: int) -> tuple[int, ...]:
+        with self.parts.use(MEMORY) as memory:
+            return memory.drawing(number)
+
+    def _imagine_reference(self, words: str, settings: Settings, stages: Stages) -> tuple[int, ...]:
+        """Codes of the reference that the base model draws."""
         prompt = reference_prompt(self.text, self.spec, words)
         sampling = reference_sampling(self.spec, settings.sampling)
         stream = _stream(settings.seed, "reference")
-        with stages("imagine a reference", 1):
-            with self.parts.language(aligned=False) as model:
-                codes = imagine_reference(model, self.spec, prompt, stream, sampling)
-                del model
-            with self.parts.use(QUANTIZER) as quantizer:
-                return [as_drawn(quantizer, each) for each in history], drawn_tokens(
-                    quantizer, codes, self.spec.tokenizer.style_tokens
-                )
+        with stages("imagine a reference", 1), self.parts.language(aligned=False) as model:
+            return imagine_reference(model, self.spec, prompt, stream, sampling)
 
     def _check_length(self, history: Sequence[ImageTokens], asked: Asked, settings: Settings) -> None:
         prompt = word_prompt(self.text, self.spec, history, asked.words, settings, asked.titles)

@@ -47,7 +47,7 @@ DEFAULTS = {
     "language": StageDefaults(4000, 16, 1.5e-3),
     "scorer": StageDefaults(1500, 96, 2e-3),
 }
-"""Stages that run the training loop; ``text`` and ``encode`` are computed in one go."""
+"""Stages that run the training loop; ``text``, ``encode`` and ``memory`` are computed in one go."""
 SCORED_REQUESTS = 192
 """Valid requests among whose right answers the scorer must find the one of each."""
 
@@ -93,8 +93,14 @@ def run_stage(name: str, options: StageOptions, say: Callable[[str], None]) -> d
         return {
             "pictures": build_code_cache(tokenizer, batches, cache, options.looks, options.cells, options.seed, say)
         }
+    if name == "memory":
+        from pigeon_cli.training.memory import build_memory
+
+        return {"drawings": build_memory(folder, batches.dataset, load_code_cache(options.runs / "codes"))}
     if name not in DEFAULTS:
-        raise UsageError(f"there is no training stage {name!r}", f"use one of: text, encode, {', '.join(DEFAULTS)}")
+        raise UsageError(
+            f"there is no training stage {name!r}", f"use one of: text, encode, memory, {', '.join(DEFAULTS)}"
+        )
     settings = loop_settings(name, options)
     torch.manual_seed(stream_seed(options.seed, name, "first weights"))
     task = build_task(name, folder, batches, options, settings, device)

@@ -33,6 +33,8 @@ PARTS = (
 )
 """Names of the weights files of a model folder, ``NAME.safetensors`` each; the base model draws with ``language`` and
 ``base_adapter``, the aligned one with ``lora``, ``adapter`` and ``mask_generator`` on top."""
+MEMORY = "memory"
+"""The part that only a model with a memory has."""
 
 BUNDLED = ("mini",)
 DOWNLOADED = ("sticker", "poster")
@@ -105,7 +107,9 @@ class ModelFolder:
     @property
     def files(self) -> list[Path]:
         """Every file of a complete model, whether or not it exists."""
-        return [self.path / "config.json", self.text_model, *map(self.part, PARTS)]
+        config = self.path / "config.json"
+        parts = PARTS if not config.is_file() or self.spec.memory is None else (*PARTS, MEMORY)
+        return [config, self.text_model, *map(self.part, parts)]
 
     def missing(self) -> list[str]:
         """Files that a complete model has and this folder lacks."""

@@ -13,9 +13,13 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from pigeon_cli.cli.main import app
+from pigeon_cli.core.configs import MemoryConfig
+from pigeon_cli.pipeline.recall import remembered
 from pigeon_cli.training.code_cache import load_code_cache
 from pigeon_cli.training.data.dataset import load_dataset
 from pigeon_cli.training.data.icons import build_dataset
+from pigeon_cli.training.data.looks import PLAIN
+from pigeon_cli.training.memory import CLEAREST
 from pigeon_cli.weights.spec_file import spec_text
 from pigeon_cli.weights.store import PARTS, find_model
 from tests.tiny_icons import write_icon_packages
@@ -59,6 +63,33 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
         run(data, model, runs, "train", stage, *steps(10))
     run(data, model, runs, "align", "reconstruct", *steps(4))
     return model, runs
+
+
+def test_the_memory_holds_a_drawing_per_meaning_once_its_size_is_told(
+    data: Path, trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(trained[0], model)
+    options = ["--data", str(data), "--model", str(model), "--runs", str(trained[1]), "--device", "cpu"]
+    refused = CliRunner().invoke(app, ["train", "memory", *options])
+    assert refused.exit_code == 2
+    meanings = load_dataset(data).train_by_meaning
+    config = MemoryConfig(len(meanings), find_model(str(trained[0])).spec.tokenizer.tokens)
+    assert f'"drawings": {config.drawings}' in refused.stderr
+    (model / "config.json").write_text(spec_text(replace(find_model(str(trained[0])).spec, memory=config)))
+    assert run(data, model, trained[1], "train", "memory") == {"drawings": len(meanings)}
+    names = [one.label for one in remembered(model)]
+    assert names == [members[0].label for _, members in sorted(meanings.items())]
+    codes = load_file(find_model(str(model)).part("memory"))["codes"]
+    first = meanings[sorted(meanings)[0]]
+    plain = {
+        look.set: rows
+        for look in load_code_cache(trained[1] / "codes")
+        if look.look == PLAIN
+        for number, rows in zip(look.records, look.codes, strict=True)
+        if number in {record.id for record in first}
+    }
+    assert codes[0].tolist() == next(plain[name] for name in CLEAREST if name in plain).tolist()
 
 
 def test_stages_make_a_complete_model(trained: tuple[Path, Path]) -> None:
