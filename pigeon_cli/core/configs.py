@@ -204,6 +204,9 @@ class ScorerConfig:
     history_share: float = 0.5
     """What agreement with the history counts in a score; the rest is shared by reference and words. Half is the paper's
     rule; where every candidate is in the history's style already, what it shows tells more (``mini``)."""
+    hidden_penalty: float = 0.0
+    """What hiding the whole reference costs a score, and hiding a part of it accordingly, in the scores' deviations. A
+    small scorer hardly tells a drawing that shows what was asked for from one that could not know it (``mini``)."""
 
 
 @dataclass(frozen=True)

@@ -220,7 +220,7 @@ class Session:
         with stages("prescore", len(candidates)):
             rated = rater.prescore(inputs, [candidate.codes for candidate in candidates])
         candidates = [
-            replace(candidate, prescore=score, prescore_parts=parts)
+            replace(candidate, prescore=score - self._penalty(candidate), prescore_parts=parts)
             for candidate, (score, parts) in zip(candidates, rated, strict=True)
         ]
         candidates, best = shortlist(candidates, settings.drawings)
@@ -230,7 +230,8 @@ class Session:
             with stages("score", len(images)):
                 scores = rater.score(inputs, images)
         for place, (score, parts) in zip(best, scores, strict=False):
-            candidates[place] = replace(candidates[place], score=score, score_parts=parts)
+            drawn = candidates[place]
+            candidates[place] = replace(drawn, score=score - self._penalty(drawn), score_parts=parts)
         candidates, order = rank(candidates, best, settings.count)
         by_place = dict(zip(best, images, strict=True))
         told = self._warnings(asked.words, settings, rater.sees_pixels)
@@ -354,6 +355,11 @@ class Session:
                 for (dial, sample), drawn in zip(settings.tries, codes, strict=True)
             ]
         )
+
+    def _penalty(self, candidate: Candidate) -> float:
+        """What a candidate's score loses for the reference tokens that were hidden from it."""
+        penalty = 0.0 if self.spec.scorer is None else self.spec.scorer.hidden_penalty
+        return penalty * candidate.dropped / max(1, candidate.kept + candidate.dropped)
 
     def _draw(self, candidates: Sequence[Candidate], settings: Settings, stages: Stages) -> list[Image.Image]:
         streams = [_stream(settings.seed, "draw", each.dial, each.sample) for each in candidates]
