@@ -13,10 +13,8 @@ from pigeon_cli.engine.devices import choose_device
 from pigeon_cli.pipeline.session import Session
 from pigeon_cli.weights.checkpoint import sha256_of
 from pigeon_cli.weights.store import find_model
-from tests.benchmarks.rows import Alignment, DroppedTokens, EvaluationRequest, MaskKind, RequestImages
+from tests.benchmarks.rows import MASKED_SHARE, Alignment, DroppedTokens, EvaluationRequest, MaskKind, RequestImages
 
-MASKED_SHARE = 0.2
-"""The protocol's share of dropped history tokens, whatever the model's own is."""
 COMMAND_COUNT = 4
 """Default of ``pigeon generate -n``: two images more are drawn, and the best by score is rank 1."""
 
@@ -43,6 +41,7 @@ class PigeonDrawer:
         alignment: Alignment,
         words: bool,
         seed: int,
+        history_mask: float | None = None,
     ) -> Image.Image:
         outcome = self.session.personalize(
             images.history,
@@ -53,6 +52,7 @@ class PigeonDrawer:
             count=COMMAND_COUNT if dial is None else 1,
             seed=stream_seed(seed, request.id),
             mask=mask,
+            history_mask=history_mask,
             aligned=alignment != "none",
         )
         return outcome.images[0]

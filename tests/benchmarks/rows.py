@@ -24,6 +24,8 @@ from tests.benchmarks.judge_constants import looked, wear
 MaskKind = Literal["off", "random", "similarity", "learned"]
 Alignment = Literal["none", "stage1", "full"]
 MASKS: tuple[MaskKind, ...] = ("off", "random", "similarity", "learned")
+MASKED_SHARE = 0.2
+"""The protocol's share of dropped history tokens, whatever the model's own is."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,11 @@ class Drawer(Protocol):
         alignment: Alignment,
         words: bool,
         seed: int,
+        history_mask: float | None = None,
     ) -> Image.Image:
-        """Image of rank 1; ``dial`` None is the command's own choice. PigeonError counts as a miss."""
+        """Image of rank 1; ``dial`` None is the command's own choice, ``history_mask`` None the model's own share of
+        dropped history. PigeonError counts as a miss.
+        """
 
     def reconstruct(self, image: Image.Image) -> Image.Image:
         """``image`` through codes and UNet."""
@@ -139,6 +144,7 @@ class Setting:
     mask: MaskKind | None = None
     alignment: Alignment = "full"
     words: bool = True
+    history_mask: float | None = None
 
     def __call__(self, context: Context, request: EvaluationRequest) -> Image.Image:
         return context.model().draw(
@@ -149,6 +155,7 @@ class Setting:
             alignment=self.alignment,
             words=self.words,
             seed=context.seed,
+            history_mask=self.history_mask,
         )
 
 
@@ -217,7 +224,11 @@ ROWS: dict[str, Row] = {
         Row("dial", "ours at a fixed dial, one candidate; so are all rows with a model below", Setting(), True),
         Row("base", "without alignment", Setting(alignment="none"), True),
         Row("stage1", "stage 1 alone", Setting(alignment="stage1"), True),
-        *(Row(f"mask-{kind}", f"history mask: {kind}", Setting(mask=kind), True) for kind in MASKS),
+        # A model that drops nothing unless asked would draw the same under every mask.
+        *(
+            Row(f"mask-{kind}", f"history mask: {kind}", Setting(mask=kind, history_mask=MASKED_SHARE), True)
+            for kind in MASKS
+        ),
         Row("words-off", "no words", Setting(words=False), True),
         Row("swapped", "history of another user, judged by that user's right answer", Setting(), True, swapped=True),
         Row("copy-reference", "copy of the reference", copy_reference),
