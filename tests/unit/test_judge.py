@@ -219,11 +219,11 @@ def test_rows_pass_their_settings(dataset: IconDataset, request_: EvaluationRequ
     context = Context(dataset, 7, drawer, dial=0.3)  # type: ignore[arg-type]
     for name in ("auto", "base", "mask-off", "words-off"):
         ROWS[name].draw(context, request_)
-    usual = {"dial": 0.3, "mask": "learned", "alignment": "full", "words": True, "seed": 7}
+    usual = {"dial": 0.3, "mask": "learned", "alignment": "full", "words": True, "seed": 7, "history_mask": None}
     assert drawer.calls == [
         usual | {"dial": None},
         usual | {"alignment": "none"},
-        usual | {"mask": "off"},
+        usual | {"mask": "off", "history_mask": 0.2},
         usual | {"words": False},
     ]
 
