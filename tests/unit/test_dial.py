@@ -114,7 +114,7 @@ def test_draws_are_asked_for_without_words_and_kept(
 ) -> None:
     blend = _Blend(failing=True)
     assert _run(monkeypatch, data, tmp_path, blend) == 0
-    usual = {"mask": "learned", "alignment": "full", "words": False, "seed": 3}
+    usual = {"mask": "learned", "alignment": "full", "words": False, "seed": 3, "history_mask": None}
     assert blend.calls == [{"dial": dial, **usual} for _ in range(REQUESTS) for dial in command.DIALS]
     said = capsys.readouterr()
     # One request lacks one position: it counts nowhere.
