@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, cast
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from diffusers import AutoencoderKL
@@ -37,6 +37,8 @@ from pigeon_cli.weights.checkpoint import read_part
 from pigeon_cli.weights.store import ModelFolder
 from pigeon_cli.weights.stored_model import M, StoredModel
 
+C = TypeVar("C")
+
 
 @dataclass(frozen=True)
 class Part(Generic[M]):
@@ -63,22 +65,16 @@ def _piece(name: str, build: Callable[[ModelSpec], M], inside: Callable[[Any], M
     return Piece(name, lambda model: model.fill(whole, lambda: build(model.spec), start), whole, inside)
 
 
-def _scorer(spec: ModelSpec) -> Scorer:
-    if spec.scorer is None:
-        raise WeightsError(f"the model {spec.name} has no scorer", "use a model whose config.json describes one")
-    return Scorer(spec.scorer)
+def _optional(name: str, config_of: Callable[[ModelSpec], C | None], build: Callable[[C], M]) -> Part[M]:
+    """A part that only some models have: those whose configuration describes one."""
 
+    def build_described(spec: ModelSpec) -> M:
+        config = config_of(spec)
+        if config is None:
+            raise WeightsError(f"the model {spec.name} has no {name}", "use a model whose config.json describes one")
+        return build(config)
 
-def _translator(spec: ModelSpec) -> Translator:
-    if spec.translator is None:
-        raise WeightsError(f"the model {spec.name} has no translator", "use a model whose config.json describes one")
-    return Translator(spec.translator)
-
-
-def _memory(spec: ModelSpec) -> Memory:
-    if spec.memory is None:
-        raise WeightsError(f"the model {spec.name} has no memory", "use a model whose config.json describes one")
-    return Memory(spec.memory)
+    return _plain(name, build_described)
 
 
 def _aligned(model: StoredModel) -> LlamaForCausalLM:
@@ -107,9 +103,9 @@ MASK_GENERATOR = _plain("mask_generator", lambda spec: MaskGenerator(spec.mask_g
 ADAPTER = _plain("adapter", lambda spec: Adapter(spec.adapter))
 BASE_ADAPTER = _plain("base_adapter", lambda spec: Adapter(spec.adapter))
 """The adapter that the base model was trained with."""
-SCORER = _plain("scorer", _scorer)
-TRANSLATOR = _plain("translator", _translator)
-MEMORY = _plain("memory", _memory)
+SCORER = _optional("scorer", lambda spec: spec.scorer, Scorer)
+TRANSLATOR = _optional("translator", lambda spec: spec.translator, Translator)
+MEMORY = _optional("memory", lambda spec: spec.memory, Memory)
 UNET: Part[UNet] = _plain("unet", lambda spec: build_unet(spec.diffusion, spec.decoder.context_width))
 VAE: Part[AutoencoderKL] = _plain("vae", lambda spec: build_vae(spec.diffusion))
 BASE: Part[LlamaForCausalLM] = _plain("language", lambda spec: build_language_model(spec.language, spec.vocabulary))

@@ -72,10 +72,8 @@ def _column(
 ) -> Image.Image:
     counts = f"{len(image.mask.kept)} kept, {len(image.mask.dropped)} dropped"
     if picture is None:
-        name, role = (
-            report.prompt or "",
-            f"{image.role}, {'imagined from words' if report.recalled is None else 'recalled'}",
-        )
+        origin = "imagined from words" if report.recalled is None else "recalled"
+        name, role = report.prompt or "", f"{image.role}, {origin}"
     else:
         name, role = image.name or "", image.role
         counts += f", {report.grid**2 - image.mask.placed} merged"

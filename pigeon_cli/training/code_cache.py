@@ -59,6 +59,16 @@ def encode_records(
     return np.concatenate(parts)
 
 
+def plain_codes(looks: Sequence[EncodedLook]) -> dict[int, NDArray[np.int16]]:
+    """By id the codes of every plain picture."""
+    return {
+        number: codes
+        for look in looks
+        if look.look == PLAIN
+        for number, codes in zip(look.records, look.codes, strict=True)
+    }
+
+
 class _Encoder:
     """Encodes looks of train cells; every plain drawing once."""
 

@@ -13,9 +13,8 @@ from pigeon_cli.core.configs import MemoryConfig
 from pigeon_cli.core.errors import UsageError
 from pigeon_cli.models.memory import Memory
 from pigeon_cli.pipeline.recall import MEMORY_LIST, Remembered
-from pigeon_cli.training.code_cache import EncodedLook
+from pigeon_cli.training.code_cache import EncodedLook, plain_codes
 from pigeon_cli.training.data.dataset import IconDataset, IconRecord
-from pigeon_cli.training.data.looks import PLAIN
 from pigeon_cli.weights.checkpoint import save_part
 from pigeon_cli.weights.store import ModelFolder
 
@@ -30,12 +29,7 @@ def build_memory(folder: ModelFolder, dataset: IconDataset, looks: list[EncodedL
     """Write ``memory.safetensors`` and ``memory.txt`` from the plain pictures of a code cache; returns how many
     drawings. Raises :class:`UsageError` where ``config.json`` expects another number.
     """
-    plain = {
-        number: codes
-        for look in looks
-        if look.look == PLAIN
-        for number, codes in zip(look.records, look.codes, strict=True)
-    }
+    plain = plain_codes(looks)
     chosen = sorted(_clearest(dataset, plain).values(), key=lambda record: record.meaning)
     config = MemoryConfig(len(chosen), folder.spec.tokenizer.tokens)
     if folder.spec.memory != config:

@@ -20,10 +20,9 @@ from torch import Tensor
 from pigeon_cli.core.configs import ModelSpec
 from pigeon_cli.core.vocabulary import Vocabulary
 from pigeon_cli.pipeline.prompt import IGNORED, REFERENCE_SLOT
-from pigeon_cli.training.code_cache import EncodedLook
+from pigeon_cli.training.code_cache import EncodedLook, plain_codes
 from pigeon_cli.training.data.alike import alike_drawings
 from pigeon_cli.training.data.dataset import IconDataset, IconRecord
-from pigeon_cli.training.data.looks import PLAIN
 
 FREE_WEIGHT = 0.4
 """Weight of the codes of a picture that nothing asks for: they teach the look and little else."""
@@ -114,14 +113,11 @@ class SequenceSampler:
     ) -> None:
         self.spec, self.dataset, self.text, self.codebook = spec, dataset, text, codebook
         self.looks = looks
-        self.plain: dict[int, NDArray[np.int16]] = {}
+        self.plain = plain_codes(looks)
         self.by_meaning: dict[str, list[IconRecord]] = {}
-        for look in looks:
-            if look.look == PLAIN:
-                for number, codes in zip(look.records, look.codes, strict=True):
-                    self.plain[number] = codes
-                    record = dataset.records[number]
-                    self.by_meaning.setdefault(record.meaning, []).append(record)
+        for number in self.plain:
+            record = dataset.records[number]
+            self.by_meaning.setdefault(record.meaning, []).append(record)
 
     @cached_property
     def alike(self) -> dict[int, list[IconRecord]]:
