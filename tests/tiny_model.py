@@ -20,6 +20,7 @@ from pigeon_cli.core.configs import (
     ModelSpec,
     SamplingConfig,
     ScorerConfig,
+    TasteConfig,
     TranslatorConfig,
     VisualTokenizerConfig,
 )
@@ -30,13 +31,14 @@ from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.language import build_language_model
 from pigeon_cli.models.mask_generator import MaskGenerator
 from pigeon_cli.models.scorer import Scorer
+from pigeon_cli.models.taste import TasteReader
 from pigeon_cli.models.translator import Translator
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.weights.checkpoint import save_part
 from pigeon_cli.weights.spec_file import spec_text
 from pigeon_cli.weights.store import ModelFolder
 
-CODES, WIDTH, IMAGE, STYLE_TOKENS = 64, 32, 32, 2
+CODES, WIDTH, IMAGE, STYLE_TOKENS, TASTE_WIDTH = 64, 32, 32, 2, 8
 WORDS = ("red fox", "happy cat", "green leaf", "blue whale", "grinning face", "birthday cake", "fire engine")
 
 
@@ -55,6 +57,7 @@ def tiny_spec(text_size: int) -> ModelSpec:
         diffusion=_tiny_diffusion(),
         sampling=SamplingConfig(1, 1.0, 50, 1.5, 6, 18 + STYLE_TOKENS),
         scorer=ScorerConfig(WIDTH, 16, 16, 1, 2, text_size),
+        taste=TasteConfig(WIDTH, 16, TASTE_WIDTH),
         translator=TranslatorConfig(8, STYLE_TOKENS, 16, 16, 1, 2, passes=2, mlp_ratio=2.0),
         reference_slots=16,
         repack_reference=False,
@@ -67,7 +70,7 @@ def tiny_spec(text_size: int) -> ModelSpec:
 def _tiny_diffusion() -> DiffusionConfig:
     unet: dict[str, Any] = {
         "sample_size": 8,
-        "in_channels": 8,
+        "in_channels": 12,
         "out_channels": 4,
         "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D"],
         "up_block_types": ["CrossAttnUpBlock2D", "UpBlock2D"],
@@ -96,7 +99,17 @@ def _tiny_diffusion() -> DiffusionConfig:
         "use_post_quant_conv": False,
     }
     scheduler = {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
-    return DiffusionConfig(unet, vae, scheduler, steps=2, guidance=2.0, image_size=IMAGE, grid_channels=4)
+    return DiffusionConfig(
+        unet,
+        vae,
+        scheduler,
+        steps=2,
+        guidance=2.0,
+        image_size=IMAGE,
+        grid_channels=4,
+        reference_channels=4,
+        taste_width=TASTE_WIDTH,
+    )
 
 
 def write_tiny_model(path: Path, seed: int = 0) -> ModelFolder:
@@ -115,7 +128,7 @@ def write_tiny_model(path: Path, seed: int = 0) -> ModelFolder:
 
 
 def _parts(spec: ModelSpec) -> dict[str, dict[str, torch.Tensor]]:
-    assert spec.scorer is not None and spec.translator is not None
+    assert spec.scorer is not None and spec.translator is not None and spec.taste is not None
     language = build_language_model(spec.language, spec.vocabulary)
     with torch.no_grad():
         # Wide enough that codes differ in likelihood, and so between prompts.
@@ -131,12 +144,15 @@ def _parts(spec: ModelSpec) -> dict[str, dict[str, torch.Tensor]]:
         "adapter": Adapter(spec.adapter),
         "base_adapter": Adapter(spec.adapter),
         "scorer": Scorer(spec.scorer),
+        "taste": TasteReader(spec.taste),
     }
     states = {name: dict(module.state_dict()) for name, module in modules.items()}
     del states["language"]["lm_head.weight"]
     # A wavering selector, so that the images of the tests keep different numbers of tokens.
     states["tokenizer"]["selector.out_conv.4.weight"] *= 20
     states["lora"] = _lora(spec.language)
+    for name in ("tells", "recolours"):
+        states["unet"][f"{name}.weight"].normal_()
     return states
 
 

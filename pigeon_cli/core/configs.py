@@ -169,6 +169,11 @@ class DiffusionConfig:
     image_size: int = 1024
     grid_channels: int = 0
     """Channels of the decoder grid joined to the UNet's input; 0 leaves it out (released weights)."""
+    reference_channels: int = 0
+    """Latent channels of the reference joined to them, as far as it is not hidden; 0 leaves it out (released weights).
+    A small model's codes hold 90 bytes a picture, in which the lines of a reference are lost."""
+    taste_width: int = 0
+    """Of the history's taste that the UNet is told; 0: nothing of it (released weights)."""
 
 
 @dataclass(frozen=True)
@@ -210,6 +215,16 @@ class ScorerConfig:
 
 
 @dataclass(frozen=True)
+class TasteConfig:
+    """What reads the taste of a history off whole pictures (``models/taste.py``)."""
+
+    feature_width: int
+    """Of the visual tokenizer's patch features."""
+    hidden_width: int
+    width: int
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """Everything that tells one model size from another."""
 
@@ -227,6 +242,8 @@ class ModelSpec:
     """``None``: nothing is told of single places (released weights)."""
     memory: MemoryConfig | None = None
     """``None``: whatever words ask for is drawn (released weights)."""
+    taste: TasteConfig | None = None
+    """``None``: the history is told by its codes alone (released weights)."""
     reference_slots: int = 1
     """Embeddings that stand for the reference in the prompt: 1 = mean over all queries (released)."""
     place_stride: int = 0
@@ -235,6 +252,8 @@ class ModelSpec:
     :func:`pigeon_cli.pipeline.positions.token_positions`."""
     repack_reference: bool = True
     """Dropped reference tokens are removed and the rest re-packed (released) or hidden in place (``mini``)."""
+    frame_reference: bool = False
+    """Whether a reference is given as much margin as the history has (``history/framing.py``; ``mini``)."""
     history_markers: bool = False
     """Whether image start and end surround every history image (``mini``) or the target only (released)."""
     history_size: int = 5

@@ -212,6 +212,8 @@ class RunReport:
     candidates: tuple[Candidate, ...]
     recalled: str | None = None
     """What the drawing is called that the prompt brought back from the model's memory, to be the reference."""
+    reference_scale: float = 1.0
+    """What the reference's sides were multiplied by, to leave as much margin as the history does."""
     history_tokens: tuple[TokenMask, ...] = ()
     """One per used history image, in their order; the same for every candidate."""
     outputs: tuple[OutputImage, ...] = ()
@@ -262,6 +264,8 @@ class MaskReport:
     images: tuple[InspectedImage, ...]
     """The used history in its order, then the reference."""
     recalled: str | None = None
+    """As that of a :class:`RunReport`."""
+    reference_scale: float = 1.0
     """As that of a :class:`RunReport`."""
     sheet: str = ""
     """The contact sheet beside ``masks.json``; the command line names it."""

@@ -31,6 +31,7 @@ from pigeon_cli.models.mask_generator import MaskGenerator
 from pigeon_cli.models.memory import Memory
 from pigeon_cli.models.quantizer import Quantizer
 from pigeon_cli.models.scorer import Scorer
+from pigeon_cli.models.taste import TasteReader
 from pigeon_cli.models.translator import Translator
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.weights.checkpoint import read_part
@@ -106,6 +107,7 @@ BASE_ADAPTER = _plain("base_adapter", lambda spec: Adapter(spec.adapter))
 SCORER = _optional("scorer", lambda spec: spec.scorer, Scorer)
 TRANSLATOR = _optional("translator", lambda spec: spec.translator, Translator)
 MEMORY = _optional("memory", lambda spec: spec.memory, Memory)
+TASTE = _optional("taste", lambda spec: spec.taste, TasteReader)
 UNET: Part[UNet] = _plain("unet", lambda spec: build_unet(spec.diffusion, spec.decoder.context_width))
 VAE: Part[AutoencoderKL] = _plain("vae", lambda spec: build_vae(spec.diffusion))
 BASE: Part[LlamaForCausalLM] = _plain("language", lambda spec: build_language_model(spec.language, spec.vocabulary))
@@ -124,8 +126,8 @@ CLIP: Part[Any] = Part("clip", _clip)
 _EVERY: dict[str, Part[Any]] = {
     part.name: part
     for part in (
-        TOKENIZER, QUANTIZER, DECODER, MASK_GENERATOR, ADAPTER, BASE_ADAPTER, SCORER, TRANSLATOR, MEMORY, UNET, VAE,
-        BASE, EMBEDDING, ALIGNED, LORA, CLIP,
+        TOKENIZER, QUANTIZER, DECODER, MASK_GENERATOR, ADAPTER, BASE_ADAPTER, SCORER, TRANSLATOR, MEMORY, TASTE,
+        UNET, VAE, BASE, EMBEDDING, ALIGNED, LORA, CLIP,
     )
 }  # fmt: skip
 

@@ -69,7 +69,10 @@ def stages_of(model: StoredModel, demand: Demand, precision: Precision) -> Itera
     """The stages, the bytes that each holds and why."""
     spec, wide = model.spec, precision.width
     seen, decoded = _encoder_numbers(spec) * wide, _decoder_numbers(spec) * wide
-    yield Stage("read the images", ("tokenizer",), demand.images * seen, reason="an encoder block for every image")
+    taste = () if spec.taste is None else ("taste",)
+    yield Stage(
+        "read the images", ("tokenizer", *taste), demand.images * seen, reason="an encoder block for every image"
+    )
     if demand.reference_tokens:
         imagined = replace(demand, tokens=demand.reference_tokens, sampling=reference_sampling(spec, demand.sampling))
         yield _drawing("imagine a reference", ("language", "quantizer"), 1, spec, imagined, precision)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageOps
@@ -60,11 +58,17 @@ def narrow_grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(scaled), 0, 255).astype(np.uint8))
 
 
-def to_pixels(image: Image.Image, size: int) -> NDArray[np.float32]:
-    """RGB image to float32 [3, size, size]: bicubic resize (aspect ratio ignored), then CLIP mean and deviation."""
+def to_shares(image: Image.Image, size: int) -> NDArray[np.float32]:
+    """RGB image to float32 [3, size, size] in 0..1: bicubic resize, aspect ratio ignored."""
     resized = image.resize((size, size), Image.Resampling.BICUBIC)
-    values: NDArray[Any] = np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1).astype(np.float32)
-    values = values / np.float32(255)
+    values: NDArray[np.float32] = np.asarray(resized, dtype=np.uint8).transpose(2, 0, 1).astype(np.float32)
+    values /= np.float32(255)
+    return values
+
+
+def to_pixels(image: Image.Image, size: int) -> NDArray[np.float32]:
+    """RGB image to float32 [3, size, size]: :func:`to_shares`, then CLIP mean and deviation."""
+    values = to_shares(image, size)
     mean = np.array(CHANNEL_MEAN, dtype=np.float32)[:, None, None]
     deviation = np.array(CHANNEL_DEVIATION, dtype=np.float32)[:, None, None]
     return np.ascontiguousarray((values - mean) / deviation)

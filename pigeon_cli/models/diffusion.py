@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import isqrt
 from typing import Any, cast
 
@@ -13,31 +14,80 @@ from torch.nn import functional
 
 from pigeon_cli.core.configs import DiffusionConfig
 
+SIZES = 6
+"""Numbers of SDXL's size conditioning (:func:`size_ids`)."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a :class:`GridUNet` is told of a request beside its codes, as far as it can be told such things."""
+
+    reference: Tensor | None = None
+    """Scaled latents [B, c, h, w], zero where the reference is hidden; ``None`` where there is no picture of it."""
+    taste: Tensor | None = None
+    """The history's taste [B, taste width]; a row of zeros, like ``None``, says nothing."""
+
+    def rows(self, start: int, end: int) -> Beside:
+        """Some rows of a batch."""
+        return Beside(*(None if part is None else part[start:end] for part in (self.reference, self.taste)))
+
 
 class GridUNet(nn.Module):
-    """A UNet whose input also carries the decoder's context as a small picture.
+    """A UNet whose input also carries the decoder's context as a small picture, latents of a reference, and a taste.
 
     Cross-attention alone learns layout slowly; ``mini`` therefore joins the context, read as a square grid in reading
-    order and brought to twice its side by pixel shuffle, to the latents.
+    order and brought to twice its side by pixel shuffle, to the latents, and what is not hidden of the reference. The
+    taste recolours the reference, which is nearly linear in latents too, and is added to the pooled condition.
     """
 
-    def __init__(self, unet: UNet2DConditionModel, context_width: int, grid_channels: int) -> None:
+    def __init__(self, unet: UNet2DConditionModel, context_width: int, config: DiffusionConfig) -> None:
         super().__init__()
         self.unet = unet
-        self.grid_channels = grid_channels
-        self.grid_projection = nn.Linear(context_width, 4 * grid_channels)
+        self.grid_channels, self.reference_channels = config.grid_channels, config.reference_channels
+        self.taste_width = config.taste_width
+        self.grid_projection = nn.Linear(context_width, 4 * config.grid_channels)
+        if config.taste_width:
+            pooled = (
+                config.unet["projection_class_embeddings_input_dim"] - SIZES * config.unet["addition_time_embed_dim"]
+            )
+            self.tells = nn.Linear(config.taste_width, pooled)
+            self.recolours = nn.Linear(config.taste_width, config.reference_channels**2)
+            for last in (self.tells, self.recolours):
+                nn.init.zeros_(last.weight)
+                nn.init.zeros_(last.bias)
 
     @property
     def config(self) -> Any:
         """Configuration of the UNet inside."""
         return _settings(self.unet)
 
-    def project(self, context: Tensor) -> Tensor:
-        """Context [B, Q, C] to [B, grid_channels, 2 sqrt(Q), 2 sqrt(Q)]; Q is a square number."""
+    def project(self, context: Tensor, beside: Beside | None = None) -> Tensor:
+        """Context [B, Q, C] to [B, grid_channels, 2 sqrt(Q), 2 sqrt(Q)]; Q is a square number.
+
+        Behind them the channels of the reference, recoloured; zeros where it is not seen at all.
+        """
         batch, queries, _ = context.shape
         side = isqrt(queries)
         grid = self.grid_projection(context).transpose(1, 2).reshape(batch, -1, side, side)
-        return functional.pixel_shuffle(grid, 2)
+        grid = functional.pixel_shuffle(grid, 2)
+        if not self.reference_channels:
+            return grid
+        reference = None if beside is None else beside.reference
+        if reference is None:
+            reference = grid.new_zeros(batch, self.reference_channels, *grid.shape[2:])
+        elif beside is not None and beside.taste is not None:
+            matrix = self.recolours(beside.taste.to(grid)).unflatten(1, (self.reference_channels, -1))
+            reference = reference + torch.einsum("bchw,bcd->bdhw", reference, matrix.to(reference.dtype))
+        return torch.cat([grid, reference.to(grid.dtype)], dim=1)
+
+    def pool(self, pooled: Tensor, beside: Beside | None = None) -> Tensor:
+        """The decoder's pooled vector [B, P], with the taste added."""
+        if self.taste_width == 0:
+            return pooled
+        taste = None if beside is None else beside.taste
+        told = pooled.new_zeros(len(pooled), self.taste_width) if taste is None else taste.to(pooled)
+        added: Tensor = self.tells(told)
+        return pooled + added
 
     def forward(
         self,
@@ -49,7 +99,8 @@ class GridUNet(nn.Module):
     ) -> Tensor:
         """Prediction for latents ``sample`` [B, c, h, w]; ``grid`` from :meth:`project`, ``None`` for zeros."""
         if grid is None:
-            grid = sample.new_zeros(sample.shape[0], self.grid_channels, *sample.shape[2:])
+            channels = self.grid_channels + self.reference_channels
+            grid = sample.new_zeros(sample.shape[0], channels, *sample.shape[2:])
         joined = torch.cat([sample, grid.to(sample.dtype)], dim=1)
         return predict(self.unet, joined, timestep, encoder_hidden_states, added_cond_kwargs)
 
@@ -60,7 +111,9 @@ UNet = UNet2DConditionModel | GridUNet
 def build_unet(config: DiffusionConfig, context_width: int) -> UNet:
     """The UNet of ``config``, wrapped in :class:`GridUNet` when ``grid_channels`` is positive."""
     unet = UNet2DConditionModel(**config.unet)
-    return GridUNet(unet, context_width, config.grid_channels) if config.grid_channels > 0 else unet
+    if config.grid_channels == 0:
+        return unet
+    return GridUNet(unet, context_width, config)
 
 
 def build_vae(config: DiffusionConfig) -> AutoencoderKL:
@@ -109,18 +162,22 @@ def denoise(
     guidance: float,
     size: tuple[int, int],
     grid: Tensor | None = None,
+    beside: Beside | None = None,
 ) -> Tensor:
     """DDIM from noise ``latents`` [B, c, h, w] to clean latents of the same shape.
 
     ``context`` [B, Q, C] and ``pooled`` [B, P] are the condition; the negative condition is all zeros, and both run as
     one batch of 2 B with ``u + guidance (c - u)``; ``guidance`` 1 runs the condition alone. ``size`` is (height, width)
-    in pixels. ``grid`` replaces ``context`` as what a :class:`GridUNet` reads as a picture.
+    in pixels. ``grid`` replaces ``context`` as what a :class:`GridUNet` reads as a picture; ``beside`` is what else it
+    is told.
     """
     # A schedule carries state; a copy leaves the caller's untouched.
     schedule = DDIMScheduler.from_config(_settings(scheduler))
     schedule.set_timesteps(steps, device=latents.device)
     guided = guidance != 1.0
-    picture = unet.project(context if grid is None else grid) if isinstance(unet, GridUNet) else None
+    picture = None
+    if isinstance(unet, GridUNet):
+        picture, pooled = unet.project(context if grid is None else grid, beside), unet.pool(pooled, beside)
     if guided:
         context, pooled = _with_zeros(context), _with_zeros(pooled)
         picture = None if picture is None else _with_zeros(picture)
@@ -161,6 +218,21 @@ def scale_latents(vae: AutoencoderKL, latents: Tensor) -> Tensor:
         latents = (latents - _channels(mean, latents)) / _channels(deviation, latents)
     scaled: Tensor = latents * settings.scaling_factor
     return scaled
+
+
+@torch.no_grad()
+def encode_latents(vae: AutoencoderKL, images: Tensor) -> Tensor:
+    """RGB float [B, 3, H, W] in 0..1 to scaled latents [B, c, h, w], float32: their most likely values."""
+    module: Any = vae
+    found: Tensor = module.encode(images.to(module.device, module.dtype) * 2 - 1).latent_dist.mode()
+    return scale_latents(vae, found.float())
+
+
+def visible(latents: Tensor, keep: Tensor) -> Tensor:
+    """Latents [B or 1, c, h, w] of references, zero where a place is hidden; ``keep`` [B, places] in reading order."""
+    side = isqrt(keep.shape[1])
+    squares = keep.reshape(-1, 1, side, side).to(latents.dtype)
+    return latents * functional.interpolate(squares, size=latents.shape[-2:])
 
 
 def to_pixels(images: Tensor) -> Tensor:

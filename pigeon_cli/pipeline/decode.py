@@ -10,8 +10,19 @@ from PIL import Image
 from torch import Tensor
 
 from pigeon_cli.core.configs import DiffusionConfig
+from pigeon_cli.core.records import TokenMask
 from pigeon_cli.engine.stage_bytes import IMAGES_AT_ONCE
-from pigeon_cli.models.diffusion import UNet, build_scheduler, decode_latents, denoise, initial_latents
+from pigeon_cli.history.preprocess import to_shares
+from pigeon_cli.models.diffusion import (
+    Beside,
+    UNet,
+    build_scheduler,
+    decode_latents,
+    denoise,
+    encode_latents,
+    initial_latents,
+    visible,
+)
 from pigeon_cli.models.embedding_decoder import DecodedCondition, EmbeddingDecoder
 from pigeon_cli.models.quantizer import Quantizer
 
@@ -25,6 +36,19 @@ def condition(decoder: EmbeddingDecoder, quantizer: Quantizer, codes: Sequence[S
     return found
 
 
+def seen_latents(
+    vae: AutoencoderKL, config: DiffusionConfig, reference: Image.Image, masks: Sequence[TokenMask], places: int
+) -> Tensor:
+    """Scaled latents [masks, c, h, w] of an RGB reference as each mask leaves it: zero in all but the kept patches."""
+    pixels = torch.from_numpy(to_shares(reference, config.image_size))
+    latents = encode_latents(vae, pixels[None])
+    keep = torch.zeros(len(masks), places)
+    for row, mask in enumerate(masks):
+        patches = [mask.patches[token] for token in mask.kept]
+        keep[row, [patch for patch in patches if patch >= 0]] = 1
+    return visible(latents, keep.to(latents.device))
+
+
 def draw_latents(
     unet: UNet,
     config: DiffusionConfig,
@@ -35,10 +59,12 @@ def draw_latents(
     guidance: float,
     size: tuple[int, int] | None = None,
     at_once: int = IMAGES_AT_ONCE,
+    beside: Beside | None = None,
 ) -> Tensor:
     """Clean float32 latents [B, c, h, w] for every row of ``wanted``; one random stream per image.
 
     ``size`` is (height, width) in pixels, by default the model's own; ``at_once`` images make one batch at most.
+    ``beside`` is what else a small model's UNet is told of every row.
     """
     height, width = size or (config.image_size, config.image_size)
     cell = 2 ** (len(config.vae["block_out_channels"]) - 1)
@@ -55,6 +81,7 @@ def draw_latents(
             steps=steps,
             guidance=guidance,
             size=(height, width),
+            beside=None if beside is None else beside.rows(start, start + at_once),
         )
         for start in range(0, len(noise), at_once)
     ]

@@ -35,6 +35,8 @@ class Outcome:
     """What was loaded when; ``None`` where the model stayed in memory as a whole."""
     recalled: str | None = None
     """What the drawing is called that words brought back from the model's memory, to be the reference."""
+    reference_scale: float = 1.0
+    """What the reference's sides were multiplied by, to leave as much margin as the history does."""
 
     @property
     def images(self) -> list[Image.Image]:
@@ -53,3 +55,7 @@ class MaskOutcome:
     settings: Settings
     recalled: str | None = None
     """As that of an :class:`Outcome`."""
+    reference_scale: float = 1.0
+    """As that of an :class:`Outcome`."""
+    reference: Image.Image | None = None
+    """The reference as it was read."""

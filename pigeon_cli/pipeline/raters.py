@@ -43,6 +43,8 @@ class Inputs:
     words: str
     recalled: str | None = None
     """What the reference is called where words brought it back from the model's memory."""
+    tastes: Tensor | None = None
+    """Float [images, width] of the history, for a model that reads them."""
 
     @property
     def asks_for(self) -> list[tuple[int, ...]]:

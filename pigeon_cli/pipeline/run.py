@@ -93,7 +93,7 @@ def inspect_masks(request: GenerateRequest, progress: Progress) -> InspectResult
     outcome = session.masks(history, reference, request.words, progress, **choices_of(request))
     with stages("hash the weights", len(PARTS)):
         model = session.model.record()
-    return InspectResult([*history, reference], mask_report_of(request, outcome, session, model))
+    return InspectResult([*history, outcome.reference], mask_report_of(request, outcome, session, model))
 
 
 def open_session(request: GenerateRequest) -> Session:
@@ -160,6 +160,7 @@ def report_of(
         prompt=request.prompt,
         candidates=outcome.candidates,
         recalled=outcome.recalled,
+        reference_scale=outcome.reference_scale,
         history_tokens=outcome.history_tokens,
         stages=tuple(stages),
         peak_memory_bytes=peak_memory(),
@@ -195,6 +196,7 @@ def mask_report_of(request: GenerateRequest, outcome: MaskOutcome, session: Sess
         grid=session.spec.tokenizer.grid,
         images=(*images, InspectedImage("reference", name, sha256, outcome.reference_tokens[0])),
         recalled=outcome.recalled,
+        reference_scale=outcome.reference_scale,
         versions=versions(),
     )
 

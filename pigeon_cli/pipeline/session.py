@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TypeVar, Unpack
 
 import sentencepiece
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from pigeon_cli.core.errors import InputError, MemoryBudgetError, UsageError, WeightsError
 from pigeon_cli.core.randomness import stream_seed
@@ -25,13 +25,12 @@ from pigeon_cli.engine.residency import (
     MEMORY,
     QUANTIZER,
     TOKENIZER,
-    UNET,
-    VAE,
     Parts,
 )
-from pigeon_cli.engine.stage_bytes import IMAGES_AT_ONCE, LANGUAGE_ROWS, Demand, reference_sampling
+from pigeon_cli.engine.stage_bytes import LANGUAGE_ROWS, Demand, reference_sampling
 from pigeon_cli.models.mask_generator import MaskGenerator
-from pigeon_cli.pipeline.decode import draw_latents, to_images
+from pigeon_cli.pipeline.asked import Asked
+from pigeon_cli.pipeline.draw import draw
 from pigeon_cli.pipeline.imagine import (
     DialMasks,
     decide_masks,
@@ -44,11 +43,12 @@ from pigeon_cli.pipeline.imagine import (
 from pigeon_cli.pipeline.outcomes import Drawing, MaskOutcome, Outcome
 from pigeon_cli.pipeline.planning import Budget, MoreTokens, demand_of, device_of, needs_plan, plan_for
 from pigeon_cli.pipeline.rank import drop_repeats, rank, shortlist, warnings_of
-from pigeon_cli.pipeline.raters import FreeRater, Inputs, LearnedRater, Rater, condition_of
+from pigeon_cli.pipeline.raters import FreeRater, Inputs, LearnedRater, Rater
 from pigeon_cli.pipeline.recall import Remembered, recall, remembered
 from pigeon_cli.pipeline.reference import SeenReference, reader_of
 from pigeon_cli.pipeline.settings import Choices, Settings, resolve
 from pigeon_cli.pipeline.stages import Progress, Stages
+from pigeon_cli.pipeline.taste import mean_taste, read_tastes
 from pigeon_cli.pipeline.tokenize import ImageTokens, as_drawn, drawn_tokens, tokenize
 from pigeon_cli.pipeline.words import known_words, word_warnings
 from pigeon_cli.weights.stored_model import StoredModel
@@ -61,16 +61,6 @@ UNTRAINED_MASK = (
 NO_CLIP = (
     "ranked before drawing, without a look at the pixels; for the paper's rule type: pigeon download clip-vit-h-14"
 )
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a call is about: liked images and their titles, and a reference image or words."""
-
-    history: Sequence[Image.Image]
-    reference: Image.Image | None
-    words: str
-    titles: Sequence[str]
 
 
 class Session:
@@ -129,7 +119,7 @@ class Session:
         ``titles`` are those of the history, for a wording that has a place for them. Raises
         :class:`MemoryBudgetError` where the budget is too small.
         """
-        settings, asked = resolve(self.model, choices), Asked(history, reference, words, titles)
+        settings, asked = resolve(self.model, choices), Asked(history, reference, words, titles).framed(self.spec)
         outcome, told = self._within_memory(
             asked, settings, True, lambda: self._personalize(asked, settings, Stages(self.parts, progress))
         )
@@ -144,7 +134,7 @@ class Session:
         **choices: Unpack[Choices],
     ) -> MaskOutcome:
         """Which tokens :meth:`personalize` would keep and drop, told the same; nothing is drawn."""
-        settings, asked = resolve(self.model, choices), Asked(history, reference, words, ())
+        settings, asked = resolve(self.model, choices), Asked(history, reference, words, ()).framed(self.spec)
         return self._within_memory(
             asked, settings, False, lambda: self._masks(asked, settings, Stages(self.parts, progress))
         )[0]
@@ -153,8 +143,9 @@ class Session:
         """The image through codes and back: what the image generator makes of a perfect answer."""
         settings, stages = resolve(self.model, choices), Stages(self.parts, None)
         with torch.inference_mode(), self.parts.use(TOKENIZER) as tokenizer:
-            codes = tokenize(tokenizer, [image])[0].codes
-            return self._draw([Candidate(0.0, 0, codes, len(codes), 0)], settings, stages)[0]
+            codes, taste = tokenize(tokenizer, [image])[0].codes, read_tastes(self.parts, [image])
+            whole = Candidate(0.0, 0, codes, len(codes), 0)
+            return self._draw([whole], settings, stages, taste=None if taste is None else taste[0])[0]
 
     def _plan(
         self,
@@ -224,7 +215,9 @@ class Session:
             for candidate, (score, parts) in zip(candidates, rated, strict=True)
         ]
         candidates, best = shortlist(candidates, settings.drawings)
-        images = self._draw([candidates[place] for place in best], settings, stages)
+        history_tokens = self._history_masks(inputs, masks)
+        taste = mean_taste(inputs.tastes, history_tokens)
+        images = self._draw([candidates[place] for place in best], settings, stages, asked.reference, taste)
         scores = []
         if rater.sees_pixels:
             with stages("score", len(images)):
@@ -238,11 +231,12 @@ class Session:
         return Outcome(
             drawn=[Drawing(by_place[place], candidates[place]) for place in order],
             candidates=tuple(candidates),
-            history_tokens=self._history_masks(inputs, masks),
+            history_tokens=history_tokens,
             settings=settings,
             stages=stages.timings(),
             warnings=(*told, *warnings_of(candidates, settings.count)),
             recalled=inputs.recalled,
+            reference_scale=asked.scale,
         )
 
     def _masks(self, asked: Asked, settings: Settings, stages: Stages) -> MaskOutcome:
@@ -250,18 +244,19 @@ class Session:
         with stages("mask", len(settings.dials)):
             masks = self._mask(inputs, settings)
         history, reference = self._history_masks(inputs, masks), self._reference_masks(inputs, masks, settings)
-        return MaskOutcome(history, reference, settings, inputs.recalled)
+        return MaskOutcome(history, reference, settings, inputs.recalled, asked.scale, asked.reference)
 
     def _read(self, asked: Asked, settings: Settings, stages: Stages) -> Inputs:
         given = [*asked.history] if asked.reference is None else [*asked.history, asked.reference]
         with stages("read the images", len(given)), self.parts.use(TOKENIZER) as tokenizer:
             tokens = tokenize(tokenizer, given)
+            tastes = read_tastes(self.parts, asked.history)
             # What a plan evicts next must not be held here.
             del tokenizer
         if asked.reference is not None:
             history, reference = tokens[:-1], tokens[-1]
             self._check_length(history, asked, settings)
-            return Inputs(asked.history, asked.reference, history, reference, asked.words)
+            return Inputs(asked.history, asked.reference, history, reference, asked.words, tastes=tastes)
         self._check_length(tokens, asked, settings)
         number = recall(self.memory, asked.words)
         codes = self._imagine_reference(asked.words, settings, stages) if number is None else self._recalled(number)
@@ -270,7 +265,7 @@ class Session:
             history = [as_drawn(quantizer, each) for each in tokens]
             reference = drawn_tokens(quantizer, codes, self.spec.tokenizer.style_tokens)
         label = None if number is None else self.memory[number].label
-        return Inputs(asked.history, None, history, reference, asked.words, label)
+        return Inputs(asked.history, None, history, reference, asked.words, label, tastes)
 
     def _recalled(self, number: int) -> tuple[int, ...]:
         with self.parts.use(MEMORY) as memory:
@@ -361,24 +356,17 @@ class Session:
         penalty = 0.0 if self.spec.scorer is None else self.spec.scorer.hidden_penalty
         return penalty * candidate.dropped / max(1, candidate.kept + candidate.dropped)
 
-    def _draw(self, candidates: Sequence[Candidate], settings: Settings, stages: Stages) -> list[Image.Image]:
+    def _draw(
+        self,
+        candidates: Sequence[Candidate],
+        settings: Settings,
+        stages: Stages,
+        reference: Image.Image | None = None,
+        taste: Tensor | None = None,
+    ) -> list[Image.Image]:
         streams = [_stream(settings.seed, "draw", each.dial, each.sample) for each in candidates]
         with stages("draw", len(candidates)):
-            wanted = condition_of(self.parts, [candidate.codes for candidate in candidates])
-            at_once = self.parts.rows("draw", IMAGES_AT_ONCE)
-            with self.parts.use(UNET) as unet:
-                latents = draw_latents(
-                    unet,
-                    self.spec.diffusion,
-                    wanted,
-                    streams,
-                    steps=settings.steps,
-                    guidance=settings.guidance,
-                    size=settings.size,
-                    at_once=at_once,
-                )
-            with self.parts.use(VAE) as vae:
-                return to_images(vae, latents, at_once)
+            return draw(self.parts, candidates, streams, settings, reference, taste)
 
     def _history_masks(self, inputs: Inputs, masks: DialMasks) -> tuple[TokenMask, ...]:
         return tuple(masks.image_mask(tokens, image) for image, tokens in enumerate(inputs.history, start=1))

@@ -44,6 +44,8 @@ class Restyled:
     wanted: Tensor
     sources: Tensor
     """What the patches are read from; rows of ``own`` are the wanted pictures."""
+    plain: Tensor
+    """Plain drawings of what is wanted, where their looks put them."""
     own: Tensor
     """Bool [B]."""
     foreign: Tensor
@@ -65,13 +67,13 @@ class Restyler:
         """By id, train drawings of the same meaning with the same lines."""
         return alike_drawings(self.batches.dataset, [record for members in self.by_set.values() for record in members])
 
-    def draw(self, rng: random.Random, count: int, shares: SourceShares) -> Restyled:
-        """``count`` pictures, a multiple of ``PICTURES_A_LOOK`` or what is left of it."""
+    def draw(self, rng: random.Random, count: int, shares: SourceShares, together: int = PICTURES_A_LOOK) -> Restyled:
+        """``count`` pictures, ``together`` under each look but for the last, which takes what is left."""
         records: list[IconRecord] = []
         looks: list[Look] = []
         style_rows: list[int] = []
         while len(records) < count:
-            group = self._group(rng, min(PICTURES_A_LOOK, count - len(records)))
+            group = self._group(rng, min(together, count - len(records)))
             start, size = len(records), len(group)
             look = draw_look(rng, monochrome=ICON_SETS[group[0].set].monochrome)
             for place in range(size):
@@ -81,13 +83,15 @@ class Restyler:
             looks += [look] * size
         sources, own = self._sources(rng, records, shares)
         wanted = apply_looks(looks, self.batches.rgba(records))
+        shapes = [geometry_of(look) for look in looks]
+        plain = apply_looks(shapes, self.batches.rgba(records))
         shown = wanted.clone()
         others = [row for row, is_own in enumerate(own) if not is_own]
         if others:
-            shapes = [geometry_of(looks[row]) for row in others]
-            shown[others] = apply_looks(shapes, self.batches.rgba([sources[row] for row in others]))
+            moved = [shapes[row] for row in others]
+            shown[others] = apply_looks(moved, self.batches.rgba([sources[row] for row in others]))
         foreign = [one.family != other.family for one, other in zip(sources, records, strict=True)]
-        return Restyled(wanted, shown, torch.tensor(own), torch.tensor(foreign), torch.tensor(style_rows))
+        return Restyled(wanted, shown, plain, torch.tensor(own), torch.tensor(foreign), torch.tensor(style_rows))
 
     def _group(self, rng: random.Random, count: int) -> list[IconRecord]:
         names = list(self.by_set)

@@ -42,6 +42,7 @@ DEFAULTS = {
     "vae": StageDefaults(2000, 8, 1.5e-3),
     "tokenizer": StageDefaults(4000, 48, 1e-3),
     "style": StageDefaults(3000, 32, 1e-3),
+    "taste": StageDefaults(4000, 192, 3e-3),
     "decoder": StageDefaults(3000, 32, 1e-3),
     "translator": StageDefaults(8000, 64, 2e-3),
     "language": StageDefaults(4000, 16, 1.5e-3),
@@ -148,6 +149,10 @@ def build_task(
 
         return StyleTask(folder, batches, settings.batch, settings.steps)
     tokenizer = frozen_tokenizer(folder, device)
+    if name == "taste":
+        from pigeon_cli.training.tasks.taste import TasteTask
+
+        return TasteTask(folder, batches, tokenizer, settings.batch, settings.steps)
     if name == "decoder":
         from pigeon_cli.training.tasks.decoder import DecoderTask
 

@@ -33,8 +33,8 @@ PARTS = (
 )
 """Names of the weights files of a model folder, ``NAME.safetensors`` each; the base model draws with ``language`` and
 ``base_adapter``, the aligned one with ``lora``, ``adapter`` and ``mask_generator`` on top."""
-MEMORY = "memory"
-"""The part that only a model with a memory has."""
+OPTIONAL_PARTS = ("memory", "taste")
+"""Parts that only a model has whose configuration describes them under the same name."""
 
 BUNDLED = ("mini",)
 DOWNLOADED = ("sticker", "poster")
@@ -108,7 +108,8 @@ class ModelFolder:
     def files(self) -> list[Path]:
         """Every file of a complete model, whether or not it exists."""
         config = self.path / "config.json"
-        parts = PARTS if not config.is_file() or self.spec.memory is None else (*PARTS, MEMORY)
+        described = OPTIONAL_PARTS if config.is_file() else ()
+        parts = [*PARTS, *(name for name in described if getattr(self.spec, name) is not None)]
         return [config, self.text_model, *map(self.part, parts)]
 
     def missing(self) -> list[str]:

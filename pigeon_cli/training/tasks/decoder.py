@@ -1,4 +1,4 @@
-"""Stage ``decoder``: the UNet that draws latents from codes, and the embedding decoder with it (RECIPE.md point 5)."""
+"""Stage ``decoder``: the UNet that draws latents from codes, and from what is seen of a reference (RECIPE, point 5)."""
 
 from __future__ import annotations
 
@@ -9,25 +9,29 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pigeon_cli.core.randomness import stream_seed
 from pigeon_cli.models.diffusion import (
+    Beside,
     build_scheduler,
     build_unet,
     build_vae,
     decode_latents,
     denoise,
+    encode_latents,
     initial_latents,
     predict,
-    scale_latents,
     size_ids,
+    visible,
 )
 from pigeon_cli.models.embedding_decoder import DecodedCondition, EmbeddingDecoder
+from pigeon_cli.models.taste import TasteReader, picture_statistics
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
-from pigeon_cli.training.batches import IconBatches
+from pigeon_cli.training.batches import IconBatches, normalise
 from pigeon_cli.training.code_cache import encode_pictures
 from pigeon_cli.training.figures import psnr, save_tensor_sheet
-from pigeon_cli.training.loop import LoopSettings, MovingAverage, TrainingTask, slowed
+from pigeon_cli.training.loop import MovingAverage, TrainingTask
 from pigeon_cli.training.restyle import Restyled, Restyler, SourceShares
 from pigeon_cli.weights.checkpoint import load_part, save_part
 from pigeon_cli.weights.store import ModelFolder
@@ -37,16 +41,22 @@ EMPTY_SHARE = 0.1
 REPLACED_SHARE = 0.05
 """Share of codes replaced at random, because the language model's codes are not perfect either."""
 MINIMUM_SNR = 5.0
-DECODER_SHARE = 0.3
-"""Share of the learning rate that the embedding decoder gets. It has learned to draw pictures itself, and so where
-what is to be drawn is uncertain the middle of what it may be; what the UNet needs to know it has to learn with it."""
-SHARES = SourceShares(own=0.1, plain=0.3, own_style=0.15, alike=0.6)
+SHARES = SourceShares(own=0.1, plain=0.2, own_style=0.15, alike=0.6)
 """Where what the codes of a picture's places say is from: the picture itself, its plain drawing, which is what the
-language model says, or another set's drawing with the same lines, as a reference is. About half of the pictures have
-one; of the others the plain drawing. Drawings with other lines are the translator's to know."""
+language model says, another set's drawing with the same lines, as a reference is, or, seldom, any other family's.
+About half of the pictures have a drawing with their lines; of the others the plain drawing."""
+UNSEEN_SHARE, WHOLE_SHARE = 0.25, 0.4
+"""Shares of pictures whose reference is not seen but in its codes, as where words brought it back, and is seen whole;
+of the others a random part is hidden."""
+RIGHT_SHARE = 0.2
+"""Share of pictures whose codes are right although what is seen is another's: what the language model says counts."""
 PLAIN_DRAWINGS, REFERENCES = SourceShares(0.0, 1.0, 0.0), SourceShares(0.0, 0.0, 0.0, alike=1.0)
 """What evaluation draws valid pictures from, in the style of others."""
-POOL_STEPS, POOL_PICTURES = 500, 4096
+UNTOLD_SHARE = 0.1
+"""Share of pictures that are drawn without a taste, as where there is no history."""
+TOGETHER = 6
+"""Pictures under one look: a history of five, and the one that is wanted."""
+POOL_STEPS, POOL_PICTURES, POOL_BATCH = 500, 4096, 60
 """So many steps draw from one pool of so many encoded pictures: reading a picture costs more than a step on it."""
 
 
@@ -55,8 +65,14 @@ class _Pool:
     number: int
     latents: Tensor
     """Scaled, [n, c, h, w]."""
-    codes: Tensor
-    """Packed, int64 [n, tokens], -1 as padding."""
+    shown: Tensor
+    """Scaled latents of the references, [n, c, h, w]."""
+    asked: Tensor
+    """Packed codes int64 [n, tokens], -1 as padding: the style that is wanted, the places of the references."""
+    right: Tensor
+    """The same with the places of the right answers."""
+    taste: Tensor
+    """[n, taste width], read off other pictures under the same look."""
 
 
 class DecoderTask(TrainingTask):
@@ -79,29 +95,33 @@ class DecoderTask(TrainingTask):
         self.scheduler = cast(Any, build_scheduler(spec.diffusion))
         self.embedding_decoder = EmbeddingDecoder(spec.decoder).to(device)
         load_part(self.embedding_decoder, folder.part("decoder"))
-        self.decoder_average = MovingAverage(self.embedding_decoder).to(device)
+        self.embedding_decoder.requires_grad_(False).eval()
         self.vae = cast(Any, build_vae(spec.diffusion)).to(device, memory_format=torch.channels_last)
         load_part(self.vae, folder.part("vae"))
         self.vae.requires_grad_(False).eval()
+        self.taste: TasteReader | None = None
+        if spec.taste is not None:
+            self.taste = TasteReader(spec.taste).to(device)
+            load_part(self.taste, folder.part("taste"))
+            self.taste.requires_grad_(False).eval()
         self.restyler, self.valid = Restyler(batches), Restyler(batches, batches.valid)
-        self.modules = {
-            "unet": self.unet,
-            "average": self.average,
-            "decoder": self.embedding_decoder,
-            "decoder_average": self.decoder_average,
-        }
+        self.modules = {"unet": self.unet, "average": self.average}
 
     def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:
         if self.pool is None or self.pool.number != step // POOL_STEPS:
             self.pool = self._fill_pool(step // POOL_STEPS)
-        rows = torch.tensor(rng.choices(range(len(self.pool.codes)), k=self.batch))
-        latents, codes = self.pool.latents[rows], self.pool.codes[rows]
-        condition = self._condition(codes, REPLACED_SHARE)
+        rows = torch.tensor(rng.choices(range(len(self.pool.asked)), k=self.batch))
+        latents, keep = self.pool.latents[rows], self._keep()
+        codes, shown = self._seen(self.pool.asked[rows], self.pool.right[rows], self.pool.shown[rows], keep)
+        told = torch.rand(self.batch, 1, device=shown.device) >= UNTOLD_SHARE
+        beside = Beside(shown, None if self.taste is None else self.pool.taste[rows] * told)
+        with torch.no_grad():
+            condition = self._condition(codes, REPLACED_SHARE)
         present = (torch.rand(self.batch, device=codes.device) >= EMPTY_SHARE).float()
         noise = torch.randn_like(latents)
         times = torch.randint(0, self.scheduler.config.num_train_timesteps, (self.batch,), device=codes.device)
         target = self.scheduler.get_velocity(latents, noise, times)
-        drawn = self._predict(self.scheduler.add_noise(latents, noise, times), times, condition, present)
+        drawn = self._predict(self.scheduler.add_noise(latents, noise, times), times, condition, beside, present)
         errors = (drawn.float() - target).square().mean((1, 2, 3))
         signal = self.scheduler.alphas_cumprod.to(codes.device)[times]
         ratio = signal / (1 - signal).clamp_min(1e-8)
@@ -114,21 +134,55 @@ class DecoderTask(TrainingTask):
         """Pictures of this pool alone: a resumed run must find the same ones."""
         rng = random.Random(stream_seed(0, "decoder pool", number))
         count = min(POOL_PICTURES, self.batch * self.steps)
-        latents, codes = [], []
-        for start in range(0, count, 64):
-            batch = self.restyler.draw(rng, min(64, count - start), SHARES)
-            mode = self.vae.encode(batch.wanted * 2 - 1).latent_dist.mode().float()
-            latents.append(scale_latents(self.vae, mode))
-            codes.append(self._restyled_codes(batch))
-        return _Pool(number, torch.cat(latents), torch.cat(codes))
+        parts = []
+        for start in range(0, count, POOL_BATCH):
+            batch = self.restyler.draw(rng, min(POOL_BATCH, count - start), SHARES, TOGETHER)
+            latents, shown = (encode_latents(self.vae, images) for images in (batch.wanted, batch.sources))
+            parts.append((latents, shown, *self._restyled_codes(batch), self._tastes(batch, rng)))
+        return _Pool(number, *(torch.cat(column) for column in zip(*parts, strict=True)))
 
-    def _restyled_codes(self, batch: Restyled) -> Tensor:
-        """Style codes of the pictures that ``batch`` names, codes of the places of its sources."""
+    def _restyled_codes(self, batch: Restyled) -> tuple[Tensor, Tensor]:
+        """Style codes of the pictures that ``batch`` names before codes of the places of its sources, and before those
+        of the right answers: the plain drawings, or, where a picture is its own source, the picture."""
         codes, style = self._codes(batch.wanted), self.spec.tokenizer.style_tokens
-        places = codes.clone()
-        if not bool(batch.own.all()):
-            places[~batch.own] = self._codes(batch.sources[~batch.own])
-        return torch.cat([codes[batch.style_rows, :style], places[:, style:]], dim=1)
+        asked, right = codes.clone(), codes.clone()
+        others = ~batch.own
+        if bool(others.any()):
+            asked[others], right[others] = self._codes(batch.sources[others]), self._codes(batch.plain[others])
+        told = codes[batch.style_rows, :style]
+        first, second = (torch.cat([told, places[:, style:]], dim=1) for places in (asked, right))
+        return first, second
+
+    def _tastes(self, batch: Restyled, rng: random.Random) -> Tensor:
+        """[B, taste width]: the mean over one to all of the other pictures under a picture's look."""
+        if self.taste is None:
+            return torch.zeros(len(batch.wanted), 0, device=self.batches.device)
+        vectors = self.taste(picture_statistics(batch.wanted, self.tokenizer.patch_features(normalise(batch.wanted))))
+        tastes = []
+        for start in range(0, len(vectors), TOGETHER):
+            group = vectors[start : start + TOGETHER]
+            for place in range(len(group)):
+                others = [row for row in range(len(group)) if row != place] or [place]
+                tastes.append(group[rng.sample(others, rng.randint(1, len(others)))].mean(0))
+        return torch.stack(tastes)
+
+    def _keep(self) -> Tensor:
+        """Float [batch, places]: what is seen of the references."""
+        device, places = self.batches.device, self.spec.tokenizer.patches
+        kind, dial = torch.rand(2, self.batch, 1, device=device)
+        dial = torch.where(kind < UNSEEN_SHARE, 1.0, dial.masked_fill(kind >= 1 - WHOLE_SHARE, 0.0))
+        return (torch.rand(self.batch, places, device=device) >= dial).float()
+
+    def _seen(self, asked: Tensor, right: Tensor, shown: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes int64 [B, tokens] and visible latents [B, c, h, w]: what is hidden of a reference the language model
+        makes up, and at times it makes up all. A picture that is not seen at all may have come from words.
+        """
+        unseen = (keep == 0).all(1, keepdim=True)
+        made_up = torch.rand(len(keep), 1, device=keep.device) < RIGHT_SHARE
+        from_reference = ((keep > 0) | unseen) & ~made_up
+        style = self.spec.tokenizer.style_tokens
+        codes = torch.where(functional.pad(from_reference, (style, 0), value=True), asked, right)
+        return codes, visible(shown, keep)
 
     def _codes(self, images: Tensor) -> Tensor:
         return torch.from_numpy(encode_pictures(self.tokenizer, images).astype("int64")).to(images.device)
@@ -142,40 +196,44 @@ class DecoderTask(TrainingTask):
         condition: DecodedCondition = self.embedding_decoder(self.tokenizer.quantizer.lookup(codes), mask)
         return condition
 
-    def _predict(self, noisy: Tensor, times: Tensor, condition: DecodedCondition, present: Tensor) -> Tensor:
+    def _predict(
+        self, noisy: Tensor, times: Tensor, condition: DecodedCondition, beside: Beside, present: Tensor
+    ) -> Tensor:
         side = self.spec.diffusion.image_size
         added = {
-            "text_embeds": condition.pooled * present[:, None],
+            "text_embeds": self.unet.pool(condition.pooled, beside) * present[:, None],
             "time_ids": size_ids(side, side, len(noisy)).to(noisy.device),
         }
-        grid = self.unet.project(condition.context) * present[:, None, None, None]
+        grid = self.unet.project(condition.context, beside) * present[:, None, None, None]
         context = condition.context * present[:, None, None]
         return predict(self.unet, noisy, times, context, added, grid)
 
     def after_step(self, step: int) -> None:
         self.average.update(self.unet, step)
-        self.decoder_average.update(self.embedding_decoder, step)
 
     def evaluate(self, step: int, folder: Path) -> dict[str, float]:
-        batch, asked = (self.valid.draw(random.Random(1), 24, shares) for shares in (PLAIN_DRAWINGS, REFERENCES))
-        images = batch.wanted
-        pairs = ((self.unet, self.average), (self.embedding_decoder, self.decoder_average))
-        trained = [{name: tensor.clone() for name, tensor in module.state_dict().items()} for module, _ in pairs]
-        for module, average in pairs:
-            module.load_state_dict(average.state_of(module))
-        coded = (self._codes(images), self._restyled_codes(batch), self._restyled_codes(asked))
-        drawn, restyled, redrawn = (self.draw(self._condition(codes, 0.0)) for codes in coded)
-        for (module, _), state in zip(pairs, trained, strict=True):
-            module.load_state_dict(state)
+        rng = random.Random(1)
+        batch, asked = (
+            self.valid.draw(random.Random(1), 48, shares, TOGETHER) for shares in (PLAIN_DRAWINGS, REFERENCES)
+        )
+        images, taste = batch.wanted, None if self.taste is None else self._tastes(batch, rng)
+        trained = {name: tensor.clone() for name, tensor in self.unet.state_dict().items()}
+        self.unet.load_state_dict(self.average.state_of(self.unet))
+        coded = (self._codes(images), self._restyled_codes(batch)[0], self._restyled_codes(asked)[0])
+        own, right, other = (self._condition(codes, 0.0) for codes in coded)
+        drawn, restyled = self.draw(own, Beside()), self.draw(right, Beside(taste=taste))
+        recalled = self.draw(other, Beside(taste=taste))
+        redrawn = self.draw(other, Beside(encode_latents(self.vae, asked.sources), taste))
+        self.unet.load_state_dict(trained)
         save_tensor_sheet(
             folder / f"sheet-{step + 1:06d}.png",
-            [part[:16] for part in (images, drawn, batch.sources, restyled, asked.sources, redrawn)],
-            ["image", "its codes", "plain drawing", "in its style", "another's", "in its style"],
+            [part[:16] for part in (images, drawn, batch.sources, restyled, asked.sources, recalled, redrawn)],
+            ["image", "its codes", "plain drawing", "in its style", "another's", "its codes in style", "seen in style"],
         )
-        parts = {"psnr": drawn, "psnr_restyled": restyled, "psnr_redrawn": redrawn}
+        parts = {"psnr": drawn, "psnr_restyled": restyled, "psnr_recalled": recalled, "psnr_redrawn": redrawn}
         return {name: psnr(part, images) for name, part in parts.items()}
 
-    def draw(self, condition: DecodedCondition) -> Tensor:
+    def draw(self, condition: DecodedCondition, beside: Beside) -> Tensor:
         """Pictures [B,3,H,W] in 0..1 of a condition at the model's own steps and guidance."""
         settings = self.spec.diffusion
         count, side = len(condition.context), settings.image_size
@@ -190,14 +248,9 @@ class DecoderTask(TrainingTask):
             steps=settings.steps,
             guidance=settings.guidance,
             size=(side, side),
+            beside=beside,
         )
         return decode_latents(self.vae, latents).permute(0, 3, 1, 2).float() / 255
 
     def export(self) -> None:
         save_part(self.folder.part("unet"), self.average.state_of(self.unet))
-        save_part(self.folder.part("decoder"), self.decoder_average.state_of(self.embedding_decoder), torch.float16)
-
-    def parameter_groups(self, settings: LoopSettings) -> list[dict[str, Any]]:
-        """The embedding decoder, which has been trained, moves slowly."""
-        trained = set(self.embedding_decoder.parameters())
-        return slowed(super().parameter_groups(settings), trained, settings.learning_rate * DECODER_SHARE)

@@ -1,0 +1,30 @@
+"""What a call of a session is about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from PIL import Image
+
+from pigeon_cli.core.configs import ModelSpec
+from pigeon_cli.history.framing import framed_like
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Liked images and their titles, and a reference image or words."""
+
+    history: Sequence[Image.Image]
+    reference: Image.Image | None
+    words: str
+    titles: Sequence[str]
+    scale: float = 1.0
+    """What the reference's sides were multiplied by, to leave as much margin as the history does."""
+
+    def framed(self, spec: ModelSpec) -> Asked:
+        """With the reference as a model of ``spec`` is to read it."""
+        if self.reference is None or not self.history or not spec.frame_reference:
+            return self
+        reference, scale = framed_like(self.reference, self.history)
+        return replace(self, reference=reference, scale=scale)

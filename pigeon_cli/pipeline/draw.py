@@ -1,0 +1,60 @@
+"""Candidates to images, by the model's decoder, UNet and VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pigeon_cli.core.records import Candidate
+from pigeon_cli.engine.residency import UNET, VAE, Parts
+from pigeon_cli.engine.stage_bytes import IMAGES_AT_ONCE
+from pigeon_cli.models.diffusion import Beside
+from pigeon_cli.pipeline.decode import draw_latents, seen_latents, to_images
+from pigeon_cli.pipeline.raters import condition_of
+from pigeon_cli.pipeline.settings import Settings
+
+
+def draw(
+    parts: Parts,
+    candidates: Sequence[Candidate],
+    streams: Sequence[torch.Generator],
+    settings: Settings,
+    reference: Image.Image | None = None,
+    taste: Tensor | None = None,
+) -> list[Image.Image]:
+    """RGB images of candidates, one random stream each.
+
+    ``reference`` is the picture that was asked with, if any; ``taste`` [width] that of the history.
+    """
+    config = parts.model.spec.diffusion
+    wanted = condition_of(parts, [candidate.codes for candidate in candidates])
+    seen = None if reference is None else _seen(parts, candidates, reference)
+    beside = Beside(seen, None if taste is None else taste.expand(len(candidates), -1))
+    at_once = parts.rows("draw", IMAGES_AT_ONCE)
+    with parts.use(UNET) as unet:
+        latents = draw_latents(
+            unet,
+            config,
+            wanted,
+            streams,
+            steps=settings.steps,
+            guidance=settings.guidance,
+            size=settings.size,
+            at_once=at_once,
+            beside=beside,
+        )
+    with parts.use(VAE) as vae:
+        return to_images(vae, latents, at_once)
+
+
+def _seen(parts: Parts, candidates: Sequence[Candidate], reference: Image.Image) -> Tensor | None:
+    """What a small model's image generator sees of the reference: as much as the language model did."""
+    spec = parts.model.spec
+    if not spec.diffusion.reference_channels:
+        return None
+    masks = [candidate.reference_tokens for candidate in candidates if candidate.reference_tokens is not None]
+    with parts.use(VAE) as vae:
+        return seen_latents(vae, spec.diffusion, reference, masks, spec.tokenizer.patches)

@@ -1,0 +1,69 @@
+"""A reference gets as much margin as the liked images have."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from PIL import Image, ImageDraw
+
+from pigeon_cli.history.framing import filled_share, framed_like
+from pigeon_cli.pipeline.asked import Asked
+from tests.tiny_model import tiny_spec
+
+PAPER = (250, 240, 230)
+
+
+def drawing(share: float, size: tuple[int, int] = (256, 256)) -> Image.Image:
+    """A blue rectangle in the middle, on ``share`` of either side."""
+    image = Image.new("RGB", size, PAPER)
+    width, height = (round(side * share) for side in size)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    ImageDraw.Draw(image).rectangle((left, top, left + width - 1, top + height - 1), fill=(20, 40, 160))
+    return image
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.9])
+@pytest.mark.parametrize("size", [(256, 256), (400, 100)])
+def test_the_share_of_the_frame_that_is_drawn_on(share: float, size: tuple[int, int]) -> None:
+    assert filled_share(drawing(share, size)) == pytest.approx(share, abs=0.03)
+
+
+def test_paper_alone_is_not_drawn_on() -> None:
+    assert filled_share(Image.new("RGB", (64, 64), PAPER)) == 0
+
+
+def test_a_reference_is_made_as_small_as_is_usual() -> None:
+    history = [drawing(0.5), drawing(0.5), drawing(1.0)]
+    framed, scale = framed_like(drawing(0.9, (300, 200)), history)
+    assert framed.size == (300, 200)
+    assert scale == pytest.approx(0.5 / 0.9, abs=0.03)
+    assert filled_share(framed) == pytest.approx(0.5, abs=0.03)
+    assert framed.getpixel((0, 0)) == PAPER
+    assert framed.getpixel((150, 100)) == (20, 40, 160)
+
+
+@pytest.mark.parametrize(("own", "usual"), [(0.5, 0.9), (0.6, 0.6), (0.6, 0.59)])
+def test_it_is_never_made_larger_and_not_for_little(own: float, usual: float) -> None:
+    reference = drawing(own)
+    framed, scale = framed_like(reference, [drawing(usual)])
+    assert framed is reference
+    assert scale == 1.0
+
+
+@pytest.mark.parametrize("blank", [0, 1])
+def test_where_nothing_is_drawn_nothing_is_moved(blank: int) -> None:
+    images = [drawing(0.9), drawing(0.3)]
+    images[blank] = Image.new("RGB", (64, 64), PAPER)
+    assert framed_like(images[0], images[1:]) == (images[0], 1.0)
+
+
+def test_only_a_model_that_is_made_for_it_reads_a_framed_reference() -> None:
+    spec = tiny_spec(300)
+    asked = Asked([drawing(0.5)], drawing(0.95), "", ())
+    assert asked.framed(replace(spec, frame_reference=False)) is asked
+    framed = asked.framed(replace(spec, frame_reference=True))
+    assert framed.scale == pytest.approx(0.5 / 0.95, abs=0.03)
+    assert framed.reference is not None and framed.reference is not asked.reference
+    words = Asked([drawing(0.5)], None, "red fox", ())
+    assert words.framed(replace(spec, frame_reference=True)) is words
