@@ -253,7 +253,7 @@ class ModelSpec:
     repack_reference: bool = True
     """Dropped reference tokens are removed and the rest re-packed (released) or hidden in place (``mini``)."""
     frame_reference: bool = False
-    """Whether a reference is given as much margin as the history has (``history/framing.py``; ``mini``)."""
+    """Whether a reference is put on its paper as the liked images are on theirs (``history/framing.py``; ``mini``)."""
     history_markers: bool = False
     """Whether image start and end surround every history image (``mini``) or the target only (released)."""
     history_size: int = 5

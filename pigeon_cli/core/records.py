@@ -104,6 +104,20 @@ class GenerateRequest:
 
 
 @dataclass(frozen=True)
+class Framing:
+    """What was done to a reference, so that it stands on its paper as the liked images do."""
+
+    scale: float = 1.0
+    """What its sides were multiplied by."""
+    degrees: int = 0
+    """By how much it was turned clockwise."""
+
+
+AS_IT_WAS: Final = Framing()
+"""Of a reference that nothing was done to."""
+
+
+@dataclass(frozen=True)
 class TokenMask:
     """Which tokens of one image the mask kept; indices into the image's own token sequence."""
 
@@ -212,8 +226,7 @@ class RunReport:
     candidates: tuple[Candidate, ...]
     recalled: str | None = None
     """What the drawing is called that the prompt brought back from the model's memory, to be the reference."""
-    reference_scale: float = 1.0
-    """What the reference's sides were multiplied by, to leave as much margin as the history does."""
+    reference_framing: Framing = AS_IT_WAS
     history_tokens: tuple[TokenMask, ...] = ()
     """One per used history image, in their order; the same for every candidate."""
     outputs: tuple[OutputImage, ...] = ()
@@ -265,8 +278,7 @@ class MaskReport:
     """The used history in its order, then the reference."""
     recalled: str | None = None
     """As that of a :class:`RunReport`."""
-    reference_scale: float = 1.0
-    """As that of a :class:`RunReport`."""
+    reference_framing: Framing = AS_IT_WAS
     sheet: str = ""
     """The contact sheet beside ``masks.json``; the command line names it."""
     versions: Mapping[str, str] = field(default_factory=dict)

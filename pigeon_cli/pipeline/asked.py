@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from PIL import Image
 
 from pigeon_cli.core.configs import ModelSpec
+from pigeon_cli.core.records import AS_IT_WAS, Framing
 from pigeon_cli.history.framing import framed_like
 
 
@@ -19,12 +20,12 @@ class Asked:
     reference: Image.Image | None
     words: str
     titles: Sequence[str]
-    scale: float = 1.0
-    """What the reference's sides were multiplied by, to leave as much margin as the history does."""
+    framing: Framing = AS_IT_WAS
+    """What was done to the reference."""
 
     def framed(self, spec: ModelSpec) -> Asked:
         """With the reference as a model of ``spec`` is to read it."""
         if self.reference is None or not self.history or not spec.frame_reference:
             return self
-        reference, scale = framed_like(self.reference, self.history)
-        return replace(self, reference=reference, scale=scale)
+        reference, framing = framed_like(self.reference, self.history)
+        return replace(self, reference=reference, framing=framing)

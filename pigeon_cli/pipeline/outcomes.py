@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from pigeon_cli.core.records import Candidate, StageTiming, TokenMask
+from pigeon_cli.core.records import AS_IT_WAS, Candidate, Framing, StageTiming, TokenMask
 from pigeon_cli.engine.plan import Plan
 from pigeon_cli.pipeline.settings import Settings
 
@@ -35,8 +35,7 @@ class Outcome:
     """What was loaded when; ``None`` where the model stayed in memory as a whole."""
     recalled: str | None = None
     """What the drawing is called that words brought back from the model's memory, to be the reference."""
-    reference_scale: float = 1.0
-    """What the reference's sides were multiplied by, to leave as much margin as the history does."""
+    reference_framing: Framing = AS_IT_WAS
 
     @property
     def images(self) -> list[Image.Image]:
@@ -55,7 +54,6 @@ class MaskOutcome:
     settings: Settings
     recalled: str | None = None
     """As that of an :class:`Outcome`."""
-    reference_scale: float = 1.0
-    """As that of an :class:`Outcome`."""
+    reference_framing: Framing = AS_IT_WAS
     reference: Image.Image | None = None
     """The reference as it was read."""

@@ -160,7 +160,7 @@ def report_of(
         prompt=request.prompt,
         candidates=outcome.candidates,
         recalled=outcome.recalled,
-        reference_scale=outcome.reference_scale,
+        reference_framing=outcome.reference_framing,
         history_tokens=outcome.history_tokens,
         stages=tuple(stages),
         peak_memory_bytes=peak_memory(),
@@ -196,7 +196,7 @@ def mask_report_of(request: GenerateRequest, outcome: MaskOutcome, session: Sess
         grid=session.spec.tokenizer.grid,
         images=(*images, InspectedImage("reference", name, sha256, outcome.reference_tokens[0])),
         recalled=outcome.recalled,
-        reference_scale=outcome.reference_scale,
+        reference_framing=outcome.reference_framing,
         versions=versions(),
     )
 

@@ -236,7 +236,7 @@ class Session:
             stages=stages.timings(),
             warnings=(*told, *warnings_of(candidates, settings.count)),
             recalled=inputs.recalled,
-            reference_scale=asked.scale,
+            reference_framing=asked.framing,
         )
 
     def _masks(self, asked: Asked, settings: Settings, stages: Stages) -> MaskOutcome:
@@ -244,7 +244,7 @@ class Session:
         with stages("mask", len(settings.dials)):
             masks = self._mask(inputs, settings)
         history, reference = self._history_masks(inputs, masks), self._reference_masks(inputs, masks, settings)
-        return MaskOutcome(history, reference, settings, inputs.recalled, asked.scale, asked.reference)
+        return MaskOutcome(history, reference, settings, inputs.recalled, asked.framing, asked.reference)
 
     def _read(self, asked: Asked, settings: Settings, stages: Stages) -> Inputs:
         given = [*asked.history] if asked.reference is None else [*asked.history, asked.reference]

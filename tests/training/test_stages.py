@@ -26,7 +26,7 @@ from tests.tiny_icons import write_icon_packages
 from tests.tiny_model import tiny_spec
 
 TEXT_PIECES = 290
-LOOPS = ("vae", "tokenizer", "style", "decoder", "translator", "language", "scorer")
+LOOPS = ("vae", "tokenizer", "style", "taste", "decoder", "translator", "language", "scorer")
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_code_cache_holds_train_cells_only(data: Path, trained: tuple[Path, Path
     assert not any(look.look.is_held_out for look in looks)
 
 
-@pytest.mark.parametrize("stage", ["tokenizer", "style", "translator", "language", "reconstruct"])
+@pytest.mark.parametrize("stage", ["tokenizer", "style", "taste", "translator", "language", "reconstruct"])
 def test_resumed_stage_ends_like_an_uninterrupted_one(
     stage: str, data: Path, trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,9 @@ from dataclasses import replace
 import pytest
 from PIL import Image, ImageDraw
 
+from pigeon_cli.core.records import Framing
 from pigeon_cli.history.framing import filled_share, framed_like
+from pigeon_cli.history.pose import turned, turned_by
 from pigeon_cli.pipeline.asked import Asked
 from tests.tiny_model import tiny_spec
 
@@ -35,9 +37,10 @@ def test_paper_alone_is_not_drawn_on() -> None:
 
 def test_a_reference_is_made_as_small_as_is_usual() -> None:
     history = [drawing(0.5), drawing(0.5), drawing(1.0)]
-    framed, scale = framed_like(drawing(0.9, (300, 200)), history)
+    framed, framing = framed_like(drawing(0.9, (300, 200)), history)
     assert framed.size == (300, 200)
-    assert scale == pytest.approx(0.5 / 0.9, abs=0.03)
+    assert framing.scale == pytest.approx(0.5 / 0.9, abs=0.03)
+    assert framing.degrees == 0
     assert filled_share(framed) == pytest.approx(0.5, abs=0.03)
     assert framed.getpixel((0, 0)) == PAPER
     assert framed.getpixel((150, 100)) == (20, 40, 160)
@@ -46,16 +49,16 @@ def test_a_reference_is_made_as_small_as_is_usual() -> None:
 @pytest.mark.parametrize(("own", "usual"), [(0.5, 0.9), (0.6, 0.6), (0.6, 0.59)])
 def test_it_is_never_made_larger_and_not_for_little(own: float, usual: float) -> None:
     reference = drawing(own)
-    framed, scale = framed_like(reference, [drawing(usual)])
+    framed, framing = framed_like(reference, [drawing(usual)])
     assert framed is reference
-    assert scale == 1.0
+    assert framing == Framing()
 
 
 @pytest.mark.parametrize("blank", [0, 1])
 def test_where_nothing_is_drawn_nothing_is_moved(blank: int) -> None:
     images = [drawing(0.9), drawing(0.3)]
     images[blank] = Image.new("RGB", (64, 64), PAPER)
-    assert framed_like(images[0], images[1:]) == (images[0], 1.0)
+    assert framed_like(images[0], images[1:]) == (images[0], Framing())
 
 
 def test_only_a_model_that_is_made_for_it_reads_a_framed_reference() -> None:
@@ -63,7 +66,38 @@ def test_only_a_model_that_is_made_for_it_reads_a_framed_reference() -> None:
     asked = Asked([drawing(0.5)], drawing(0.95), "", ())
     assert asked.framed(replace(spec, frame_reference=False)) is asked
     framed = asked.framed(replace(spec, frame_reference=True))
-    assert framed.scale == pytest.approx(0.5 / 0.95, abs=0.03)
+    assert framed.framing.scale == pytest.approx(0.5 / 0.95, abs=0.03)
     assert framed.reference is not None and framed.reference is not asked.reference
     words = Asked([drawing(0.5)], None, "red fox", ())
     assert words.framed(replace(spec, frame_reference=True)) is words
+
+
+def face(tilt: int, size: int = 128, seed: int = 0) -> Image.Image:
+    """A round face whose halves are mirror images, turned clockwise; ``seed`` moves eyes and mouth."""
+    image = Image.new("RGB", (size, size), (255, 255, 255))
+    pen, middle = ImageDraw.Draw(image), size // 2
+    pen.ellipse((12, 12, size - 13, size - 13), fill=(250, 200, 60))
+    for side in (-1, 1):
+        left = middle + side * (16 + 3 * seed) - 6
+        pen.ellipse((left, 40, left + 12, 56), fill=(60, 40, 30))
+    pen.rectangle((middle - 24, 80 + seed, middle + 23, 88 + seed), fill=(60, 40, 30))
+    return turned(image, tilt)
+
+
+@pytest.mark.parametrize("degrees", [-28, -16, 16, 32])
+def test_a_history_shows_how_far_it_is_turned(degrees: int) -> None:
+    history = [face(degrees, seed=seed) for seed in range(5)]
+    assert turned_by(history) == pytest.approx(degrees, abs=4)
+
+
+def test_an_upright_history_is_not_turned_and_neither_is_one_that_disagrees() -> None:
+    assert turned_by([face(0, seed=seed) for seed in range(5)]) == 0
+    assert turned_by([face(20), face(0), face(0), face(-20), face(0)]) == 0
+    assert turned_by([Image.new("RGB", (32, 32), PAPER)] * 3) == 0
+
+
+def test_a_reference_is_turned_as_the_history_is() -> None:
+    framed, framing = framed_like(face(0), [face(24, seed=seed) for seed in range(5)])
+    assert framing.degrees == pytest.approx(24, abs=4)
+    assert 0.85 < framing.scale <= 0.94
+    assert turned_by([framed]) == pytest.approx(24, abs=4)
