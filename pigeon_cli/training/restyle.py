@@ -96,7 +96,7 @@ class Restyler:
     def _group(self, rng: random.Random, count: int) -> list[IconRecord]:
         names = list(self.by_set)
         members = self.by_set[rng.choices(names, [len(self.by_set[name]) for name in names])[0]]
-        return rng.sample(members, min(count, len(members)))
+        return rng.sample(members, count) if count <= len(members) else rng.choices(members, k=count)
 
     def _sources(
         self, rng: random.Random, records: Sequence[IconRecord], shares: SourceShares
