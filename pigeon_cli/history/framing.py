@@ -39,6 +39,8 @@ def framed_like(reference: Image.Image, history: Sequence[Image.Image]) -> tuple
 
     It is made smaller or left as it is, never larger: small things are drawn small.
     """
+    # Once, since all that is asked of them is asked at this size.
+    history = [image.resize((SIDE, SIDE), Image.Resampling.BICUBIC) for image in history]
     degrees = turned_by(history)
     if degrees:
         reference = turned(_on_paper(reference, INSIDE), degrees)

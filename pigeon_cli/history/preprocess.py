@@ -67,8 +67,12 @@ def to_shares(image: Image.Image, size: int) -> NDArray[np.float32]:
 
 
 def to_pixels(image: Image.Image, size: int) -> NDArray[np.float32]:
-    """RGB image to float32 [3, size, size]: :func:`to_shares`, then CLIP mean and deviation."""
-    values = to_shares(image, size)
+    """RGB image to float32 [3, size, size]: :func:`to_shares`, then :func:`normalised`."""
+    return normalised(to_shares(image, size))
+
+
+def normalised(shares: NDArray[np.float32]) -> NDArray[np.float32]:
+    """RGB float32 [3, H, W] in 0..1 by CLIP's mean and deviation."""
     mean = np.array(CHANNEL_MEAN, dtype=np.float32)[:, None, None]
     deviation = np.array(CHANNEL_DEVIATION, dtype=np.float32)[:, None, None]
-    return np.ascontiguousarray((values - mean) / deviation)
+    return np.ascontiguousarray((shares - mean) / deviation)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isqrt
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -30,6 +30,10 @@ class Beside:
     def rows(self, start: int, end: int) -> Beside:
         """Some rows of a batch."""
         return Beside(*(None if part is None else part[start:end] for part in (self.reference, self.taste)))
+
+
+NOTHING: Final = Beside()
+"""Codes alone."""
 
 
 class GridUNet(nn.Module):
@@ -61,7 +65,7 @@ class GridUNet(nn.Module):
         """Configuration of the UNet inside."""
         return _settings(self.unet)
 
-    def project(self, context: Tensor, beside: Beside | None = None) -> Tensor:
+    def project(self, context: Tensor, beside: Beside = NOTHING) -> Tensor:
         """Context [B, Q, C] to [B, grid_channels, 2 sqrt(Q), 2 sqrt(Q)]; Q is a square number.
 
         Behind them the channels of the reference, recoloured; zeros where it is not seen at all.
@@ -72,19 +76,19 @@ class GridUNet(nn.Module):
         grid = functional.pixel_shuffle(grid, 2)
         if not self.reference_channels:
             return grid
-        reference = None if beside is None else beside.reference
+        reference = beside.reference
         if reference is None:
             reference = grid.new_zeros(batch, self.reference_channels, *grid.shape[2:])
-        elif beside is not None and beside.taste is not None:
+        elif beside.taste is not None:
             matrix = self.recolours(beside.taste.to(grid)).unflatten(1, (self.reference_channels, -1))
             reference = reference + torch.einsum("bchw,bcd->bdhw", reference, matrix.to(reference.dtype))
         return torch.cat([grid, reference.to(grid.dtype)], dim=1)
 
-    def pool(self, pooled: Tensor, beside: Beside | None = None) -> Tensor:
+    def pool(self, pooled: Tensor, beside: Beside = NOTHING) -> Tensor:
         """The decoder's pooled vector [B, P], with the taste added."""
         if self.taste_width == 0:
             return pooled
-        taste = None if beside is None else beside.taste
+        taste = beside.taste
         told = pooled.new_zeros(len(pooled), self.taste_width) if taste is None else taste.to(pooled)
         added: Tensor = self.tells(told)
         return pooled + added
@@ -162,7 +166,7 @@ def denoise(
     guidance: float,
     size: tuple[int, int],
     grid: Tensor | None = None,
-    beside: Beside | None = None,
+    beside: Beside = NOTHING,
 ) -> Tensor:
     """DDIM from noise ``latents`` [B, c, h, w] to clean latents of the same shape.
 

@@ -14,6 +14,7 @@ from pigeon_cli.core.records import TokenMask
 from pigeon_cli.engine.stage_bytes import IMAGES_AT_ONCE
 from pigeon_cli.history.preprocess import to_shares
 from pigeon_cli.models.diffusion import (
+    NOTHING,
     Beside,
     UNet,
     build_scheduler,
@@ -59,7 +60,7 @@ def draw_latents(
     guidance: float,
     size: tuple[int, int] | None = None,
     at_once: int = IMAGES_AT_ONCE,
-    beside: Beside | None = None,
+    beside: Beside = NOTHING,
 ) -> Tensor:
     """Clean float32 latents [B, c, h, w] for every row of ``wanted``; one random stream per image.
 
@@ -81,7 +82,7 @@ def draw_latents(
             steps=steps,
             guidance=guidance,
             size=(height, width),
-            beside=None if beside is None else beside.rows(start, start + at_once),
+            beside=beside.rows(start, start + at_once),
         )
         for start in range(0, len(noise), at_once)
     ]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pigeon_cli.core.records import TokenMask
 from pigeon_cli.engine.residency import TASTE, TOKENIZER, Parts
-from pigeon_cli.history.preprocess import to_pixels, to_shares
+from pigeon_cli.history.preprocess import normalised, to_shares
 from pigeon_cli.models.taste import picture_statistics
 
 
@@ -19,9 +19,9 @@ def read_tastes(parts: Parts, history: Sequence[Image.Image]) -> Tensor | None:
     spec = parts.model.spec
     if spec.taste is None:
         return None
-    side = spec.tokenizer.image_size
+    shares = [to_shares(image, spec.tokenizer.image_size) for image in history]
     images, pixels = (
-        torch.stack([torch.from_numpy(made(image, side)) for image in history]) for made in (to_shares, to_pixels)
+        torch.stack([torch.from_numpy(one) for one in rows]) for rows in (shares, map(normalised, shares))
     )
     with parts.use(TOKENIZER) as tokenizer, parts.use(TASTE) as reader:
         weight = tokenizer.quantizer.embedding.weight

@@ -44,8 +44,10 @@ class Restyled:
     wanted: Tensor
     sources: Tensor
     """What the patches are read from; rows of ``own`` are the wanted pictures."""
-    plain: Tensor
-    """Plain drawings of what is wanted, where their looks put them."""
+    records: Sequence[IconRecord]
+    """What the wanted pictures are of."""
+    shapes: Sequence[Look]
+    """What of their looks moves them."""
     own: Tensor
     """Bool [B]."""
     foreign: Tensor
@@ -84,14 +86,22 @@ class Restyler:
         sources, own = self._sources(rng, records, shares)
         wanted = apply_looks(looks, self.batches.rgba(records))
         shapes = [geometry_of(look) for look in looks]
-        plain = apply_looks(shapes, self.batches.rgba(records))
         shown = wanted.clone()
         others = [row for row, is_own in enumerate(own) if not is_own]
         if others:
             moved = [shapes[row] for row in others]
             shown[others] = apply_looks(moved, self.batches.rgba([sources[row] for row in others]))
         foreign = [one.family != other.family for one, other in zip(sources, records, strict=True)]
-        return Restyled(wanted, shown, plain, torch.tensor(own), torch.tensor(foreign), torch.tensor(style_rows))
+        return Restyled(
+            wanted, shown, records, shapes, torch.tensor(own), torch.tensor(foreign), torch.tensor(style_rows)
+        )
+
+    def plain(self, batch: Restyled, rows: Tensor) -> Tensor:
+        """Plain drawings [n, 3, H, W] of what is wanted in the ``rows`` (bool [B]), where their looks put them."""
+        chosen = rows.nonzero()[:, 0].tolist()
+        return apply_looks(
+            [batch.shapes[row] for row in chosen], self.batches.rgba([batch.records[row] for row in chosen])
+        )
 
     def _group(self, rng: random.Random, count: int) -> list[IconRecord]:
         names = list(self.by_set)

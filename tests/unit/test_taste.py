@@ -78,7 +78,7 @@ def test_the_unet_is_told_a_taste_and_recolours_the_reference_by_it() -> None:
     reference = torch.randn(2, 4, 8, 8)
     reference[:, :, :2, :2] = 0
     untold, told = Beside(reference), Beside(reference, taste)
-    assert torch.equal(unet.pool(pooled, untold), unet.pool(pooled, None))
+    assert torch.equal(unet.pool(pooled, untold), unet.pool(pooled))
     assert torch.equal(unet.pool(pooled, untold), unet.pool(pooled, Beside(reference, torch.zeros_like(taste))))
     assert not torch.allclose(unet.pool(pooled, told), unet.pool(pooled, untold))
     seen = unet.project(context, told)[:, 4:]

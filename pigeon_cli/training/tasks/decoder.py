@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from pigeon_cli.core.randomness import stream_seed
 from pigeon_cli.models.diffusion import (
+    NOTHING,
     Beside,
     build_scheduler,
     build_unet,
@@ -148,7 +149,8 @@ class DecoderTask(TrainingTask):
         asked, right = codes.clone(), codes.clone()
         others = ~batch.own
         if bool(others.any()):
-            asked[others], right[others] = self._codes(batch.sources[others]), self._codes(batch.plain[others])
+            plain = self.restyler.plain(batch, others)
+            asked[others], right[others] = self._codes(batch.sources[others]), self._codes(plain)
         told = codes[batch.style_rows, :style]
         first, second = (torch.cat([told, places[:, style:]], dim=1) for places in (asked, right))
         return first, second
@@ -221,7 +223,7 @@ class DecoderTask(TrainingTask):
         self.unet.load_state_dict(self.average.state_of(self.unet))
         coded = (self._codes(images), self._restyled_codes(batch)[0], self._restyled_codes(asked)[0])
         own, right, other = (self._condition(codes, 0.0) for codes in coded)
-        drawn, restyled = self.draw(own, Beside()), self.draw(right, Beside(taste=taste))
+        drawn, restyled = self.draw(own, NOTHING), self.draw(right, Beside(taste=taste))
         recalled = self.draw(other, Beside(taste=taste))
         redrawn = self.draw(other, Beside(encode_latents(self.vae, asked.sources), taste))
         self.unet.load_state_dict(trained)
