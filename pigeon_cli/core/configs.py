@@ -70,6 +70,8 @@ class EmbeddingDecoderConfig:
     pooled_width: int = 1280
     style_tokens: int = 0
     """So many first codes of a picture do not stand at a place but modulate every layer (0: released weights)."""
+    style_hidden: int | None = None
+    """Hidden units of that modulation; ``None``: as many as ``width``."""
     mlp_ratio: float = 4.3637
     norm_epsilon: float = 1e-5
 
@@ -134,10 +136,20 @@ class TranslatorConfig:
 
 @dataclass(frozen=True)
 class MemoryConfig:
-    """Drawings that are known by heart, as codes (``mini``)."""
+    """Drawings that are known by heart, as codes (``mini``; ``models/memory.py``)."""
 
     drawings: int
     tokens: int
+    packed_bytes: int
+    """What the codes of all drawings take."""
+    things: int
+    """What is drawn, each with a line in the list of names."""
+    keys: int
+    """Pictures by which a thing is recognised."""
+    key_width: int
+    hands: int
+    """Ways in which things are drawn."""
+    taste_width: int
 
 
 @dataclass(frozen=True)

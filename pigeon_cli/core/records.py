@@ -225,7 +225,7 @@ class RunReport:
     prompt: str | None
     candidates: tuple[Candidate, ...]
     recalled: str | None = None
-    """What the drawing is called that the prompt brought back from the model's memory, to be the reference."""
+    """What the thing is called whose drawing, known by heart, took the place of the reference or of one from words."""
     reference_framing: Framing = AS_IT_WAS
     history_tokens: tuple[TokenMask, ...] = ()
     """One per used history image, in their order; the same for every candidate."""

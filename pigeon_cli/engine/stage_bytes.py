@@ -69,7 +69,12 @@ def stages_of(model: StoredModel, demand: Demand, precision: Precision) -> Itera
     """The stages, the bytes that each holds and why."""
     spec, wide = model.spec, precision.width
     seen, decoded = _encoder_numbers(spec) * wide, _decoder_numbers(spec) * wide
+    pixels = _pixel_numbers(spec, demand.size) * wide
+    painted = "a decoder block for every image; a row: one image in the widest block of UNet or VAE"
     taste = () if spec.taste is None else ("taste",)
+    if spec.memory is not None:
+        drawing = ("memory", "tokenizer", *taste, "quantizer", "decoder", "unet", "vae")
+        yield Stage("recall", drawing, max(demand.images * seen, decoded), 1, pixels, painted)
     yield Stage(
         "read the images", ("tokenizer", *taste), demand.images * seen, reason="an encoder block for every image"
     )
@@ -89,8 +94,7 @@ def stages_of(model: StoredModel, demand: Demand, precision: Precision) -> Itera
     scorer = () if spec.scorer is None else ("scorer",)
     compared = (demand.candidates + demand.images) * decoded
     yield Stage("prescore", ("quantizer", "decoder", *scorer), compared, reason=why)
-    rows, pixels = min(demand.drawn, IMAGES_AT_ONCE), _pixel_numbers(spec, demand.size) * wide
-    painted = "a decoder block for every image; a row: one image in the widest block of UNet or VAE"
+    rows = min(demand.drawn, IMAGES_AT_ONCE)
     yield Stage("draw", ("quantizer", "decoder", "unet", "vae"), demand.drawn * decoded, rows, pixels, painted)
     if scorer:
         again = demand.drawn * (seen + decoded)

@@ -77,9 +77,10 @@ class StyleModulation(nn.Module):
     def __init__(self, config: EmbeddingDecoderConfig) -> None:
         super().__init__()
         self.width, self.code_width = config.width, config.code_width
-        self.reads = nn.Linear(config.style_tokens * config.code_width, config.width)
-        self.recolours = nn.Linear(config.width, config.code_width**2)
-        self.changes = nn.Linear(config.width, (3 + 2 * config.depth) * config.width)
+        hidden = config.width if config.style_hidden is None else config.style_hidden
+        self.reads = nn.Linear(config.style_tokens * config.code_width, hidden)
+        self.recolours = nn.Linear(hidden, config.code_width**2)
+        self.changes = nn.Linear(hidden, (3 + 2 * config.depth) * config.width)
         for last in (self.recolours, self.changes):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)

@@ -22,6 +22,8 @@ class Asked:
     titles: Sequence[str]
     framing: Framing = AS_IT_WAS
     """What was done to the reference."""
+    recalled: str | None = None
+    """What the thing is called whose drawing, known by heart, took the reference's place."""
 
     def framed(self, spec: ModelSpec) -> Asked:
         """With the reference as a model of ``spec`` is to read it."""

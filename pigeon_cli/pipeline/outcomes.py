@@ -34,7 +34,7 @@ class Outcome:
     plan: Plan | None = None
     """What was loaded when; ``None`` where the model stayed in memory as a whole."""
     recalled: str | None = None
-    """What the drawing is called that words brought back from the model's memory, to be the reference."""
+    """What the thing is called whose drawing, known by heart, took the place of the reference or of one from words."""
     reference_framing: Framing = AS_IT_WAS
 
     @property

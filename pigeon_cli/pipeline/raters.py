@@ -41,15 +41,13 @@ class Inputs:
     history: list[ImageTokens]
     reference: ImageTokens
     words: str
-    recalled: str | None = None
-    """What the reference is called where words brought it back from the model's memory."""
     tastes: Tensor | None = None
     """Float [images, width] of the history, for a model that reads them."""
 
     @property
     def asks_for(self) -> list[tuple[int, ...]]:
         """Codes of the reference if there is one to agree with; one that was imagined is not."""
-        return [] if self.picture is None and self.recalled is None else [self.reference.codes]
+        return [] if self.picture is None else [self.reference.codes]
 
 
 class Rater(Protocol):

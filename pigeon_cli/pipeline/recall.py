@@ -1,7 +1,8 @@
-"""Which of the drawings that a model knows by heart is meant by words.
+"""Which of the drawings that a model knows by heart is meant by words or a picture.
 
 The base model draws references from words alone (DESIGN.md section 2), but what a small one draws so nobody recognises.
-Where words name a thing that it was shown in training, that drawing takes the place of the reference's.
+Where words name a thing that it was shown in training, or a reference is recognised as one, the drawing of that thing
+by the hand that is nearest to the taste takes the reference's place.
 """
 
 from __future__ import annotations
@@ -9,28 +10,50 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import torch
+from PIL import Image
+from torch import Tensor
+
 from pigeon_cli.core.errors import WeightsError
+from pigeon_cli.core.randomness import stream_seed
+from pigeon_cli.core.records import Candidate
+from pigeon_cli.engine.residency import MEMORY, Parts
+from pigeon_cli.history.preprocess import to_shares
+from pigeon_cli.models.memory import Memory
+from pigeon_cli.models.outlines import outlines
+from pigeon_cli.pipeline.asked import Asked
+from pigeon_cli.pipeline.draw import draw
+from pigeon_cli.pipeline.settings import Settings
+from pigeon_cli.pipeline.stages import Stages
+from pigeon_cli.pipeline.taste import read_tastes
 from pigeon_cli.pipeline.words import split_words
 
 MEMORY_LIST: Final = "memory.txt"
-"""A model folder's drawings, one a line in the order of its weights: the label, a tab, and tags."""
+"""What a model folder's memory holds, a thing a line in the order of its weights: the label, a tab, and tags."""
+PICTURE_SIDE: Final = 128
+"""At which outlines are looked for."""
 TAG_SHARE: Final = 0.5
-"""What a word counts that is a tag of a drawing and not in its label."""
+"""What a word counts that is a tag of a thing and not in its label."""
 SMALL_WORDS: Final = frozenset(
     split_words("a an and at by for from in is my of on or over some that the this to under with")
 )
 """Words that name nothing."""
 ENOUGH: Final = 0.5
 """Least share of what was asked for that must be found, by the weight of the known words."""
+SURE: Final = 0.9
+NAMED: Final = 0.3
+"""Least agreement of a picture's outlines with those of what it is taken for, by itself and where words say so too."""
+NEAR: Final = 0.4
+"""Least nearness of a hand for which a reference is put aside: from there on another finish of the same lines."""
 
 
 @dataclass(frozen=True)
 class Remembered:
-    """How one drawing is called."""
+    """How one thing is called."""
 
     label: str
     tags: str = ""
@@ -50,17 +73,17 @@ def remembered(folder: Path) -> tuple[Remembered, ...]:
     return tuple(Remembered(label, tags) for label, _, tags in (line.partition("\t") for line in lines))
 
 
-def recall(drawings: Sequence[Remembered], words: str) -> int | None:
-    """The number of the drawing that ``words`` ask for, ``None`` where they name none.
+def named_thing(things: Sequence[Remembered], words: str) -> int | None:
+    """The number of the thing that ``words`` ask for, ``None`` where they name none.
 
-    A word weighs the more the fewer drawings have it; words that no drawing has do not count. The best share of the
-    asked words wins, and of equals the drawing whose label says least else.
+    A word weighs the more the fewer things have it; words that no thing has do not count. The best share of the
+    asked words wins, and of equals the thing whose label says least else.
     """
     asked = set(split_words(words)) - SMALL_WORDS
-    labels = [set(split_words(one.label)) for one in drawings]
-    tags = [set(split_words(one.tags)) - label for one, label in zip(drawings, labels, strict=True)]
+    labels = [set(split_words(one.label)) for one in things]
+    tags = [set(split_words(one.tags)) - label for one, label in zip(things, labels, strict=True)]
     found = Counter(word for label, tag in zip(labels, tags, strict=True) for word in label | tag)
-    weight = {word: math.log(1 + len(drawings) / count) for word, count in found.items()}
+    weight = {word: math.log(1 + len(things) / count) for word, count in found.items()}
     total = sum(weight.get(word, 0.0) for word in asked)
     if not total:
         return None
@@ -70,5 +93,51 @@ def recall(drawings: Sequence[Remembered], words: str) -> int | None:
         tagged = sum(weight[word] for word in asked & tags[number])
         return (named + TAG_SHARE * tagged) / total, named / max(1e-9, sum(weight[word] for word in labels[number]))
 
-    best = max(range(len(drawings)), key=share)
+    best = max(range(len(things)), key=share)
     return best if share(best)[0] >= ENOUGH else None
+
+
+def seen_thing(memory: Memory, picture: Image.Image, named: int | None) -> int | None:
+    """The number of the thing that an RGB picture shows; ``named`` is what the words about it name."""
+    pixels = torch.from_numpy(to_shares(picture, PICTURE_SIDE))[None].to(memory.centre.device)
+    agreement = memory.recognise(outlines(pixels)[0])
+    if named is not None and float(agreement[named]) >= NAMED:
+        return named
+    best = int(agreement.argmax())
+    return best if float(agreement[best]) >= SURE else None
+
+
+def nearest_drawing(memory: Memory, thing: int, taste: Tensor | None, least: float = -1.0) -> int | None:
+    """The number of the drawing of ``thing`` by the hand nearest to a history's ``taste`` [W]; ``None`` where none is
+    as near as ``least``. Without a taste the first one, which is the plainest.
+    """
+    drawings = memory.drawings_of(thing)
+    if taste is None or not drawings:
+        return drawings[0] if drawings else None
+    near = memory.nearness(taste).tolist()
+    best = max(drawings, key=lambda drawing: near[int(memory.hands[drawing])])
+    return best if near[int(memory.hands[best])] >= least else None
+
+
+def recall(asked: Asked, parts: Parts, things: Sequence[Remembered], settings: Settings, stages: Stages) -> Asked:
+    """With a drawing that the model knows by heart for a reference, where it knows what is asked for.
+
+    A reference that is to be followed, at dial position 0 alone, stays.
+    """
+    wish = asked.reference
+    if parts.model.spec.memory is None or (wish is not None and not any(settings.dials)):
+        return asked
+    with stages("recall", 1), parts.use(MEMORY) as memory:
+        named = named_thing(things, asked.words)
+        thing = named if wish is None else seen_thing(memory, wish, named)
+        if thing is None:
+            return asked
+        tastes = read_tastes(parts, asked.history)
+        taste, least = None if tastes is None else tastes.mean(0), 0.0 if wish is None else NEAR
+        drawing = nearest_drawing(memory, thing, taste, least)
+        if drawing is None:
+            return asked
+        codes = memory.codes(drawing)
+        noise = torch.Generator().manual_seed(stream_seed(settings.seed, "recall"))
+        picture = draw(parts, [Candidate(0.0, 0, codes, len(codes), 0)], [noise], settings)[0]
+    return replace(asked, reference=picture, recalled=things[thing].label)

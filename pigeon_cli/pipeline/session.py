@@ -22,7 +22,6 @@ from pigeon_cli.engine.residency import (
     BASE_ADAPTER,
     EMBEDDING,
     MASK_GENERATOR,
-    MEMORY,
     QUANTIZER,
     TOKENIZER,
     Parts,
@@ -95,7 +94,7 @@ class Session:
 
     @cached_property
     def memory(self) -> tuple[Remembered, ...]:
-        """How the drawings are called that the model knows by heart."""
+        """How the things are called that the model can draw by heart."""
         return () if self.spec.memory is None else remembered(self.model.path)
 
     def plan(
@@ -119,7 +118,7 @@ class Session:
         ``titles`` are those of the history, for a wording that has a place for them. Raises
         :class:`MemoryBudgetError` where the budget is too small.
         """
-        settings, asked = resolve(self.model, choices), Asked(history, reference, words, titles).framed(self.spec)
+        settings, asked = resolve(self.model, choices), Asked(history, reference, words, titles)
         outcome, told = self._within_memory(
             asked, settings, True, lambda: self._personalize(asked, settings, Stages(self.parts, progress))
         )
@@ -134,7 +133,7 @@ class Session:
         **choices: Unpack[Choices],
     ) -> MaskOutcome:
         """Which tokens :meth:`personalize` would keep and drop, told the same; nothing is drawn."""
-        settings, asked = resolve(self.model, choices), Asked(history, reference, words, ()).framed(self.spec)
+        settings, asked = resolve(self.model, choices), Asked(history, reference, words, ())
         return self._within_memory(
             asked, settings, False, lambda: self._masks(asked, settings, Stages(self.parts, progress))
         )[0]
@@ -200,6 +199,7 @@ class Session:
             # Only now does the next plan begin: in a handler the error holds on to every tensor of what failed.
 
     def _personalize(self, asked: Asked, settings: Settings, stages: Stages) -> Outcome:
+        asked = recall(asked, self.parts, self.memory, settings, stages).framed(self.spec)
         inputs = self._read(asked, settings, stages)
         with stages("mask", len(settings.dials)):
             masks = self._mask(inputs, settings)
@@ -235,16 +235,17 @@ class Session:
             settings=settings,
             stages=stages.timings(),
             warnings=(*told, *warnings_of(candidates, settings.count)),
-            recalled=inputs.recalled,
+            recalled=asked.recalled,
             reference_framing=asked.framing,
         )
 
     def _masks(self, asked: Asked, settings: Settings, stages: Stages) -> MaskOutcome:
+        asked = recall(asked, self.parts, self.memory, settings, stages).framed(self.spec)
         inputs = self._read(asked, settings, stages)
         with stages("mask", len(settings.dials)):
             masks = self._mask(inputs, settings)
         history, reference = self._history_masks(inputs, masks), self._reference_masks(inputs, masks, settings)
-        return MaskOutcome(history, reference, settings, inputs.recalled, asked.framing, asked.reference)
+        return MaskOutcome(history, reference, settings, asked.recalled, asked.framing, asked.reference)
 
     def _read(self, asked: Asked, settings: Settings, stages: Stages) -> Inputs:
         given = [*asked.history] if asked.reference is None else [*asked.history, asked.reference]
@@ -256,20 +257,14 @@ class Session:
         if asked.reference is not None:
             history, reference = tokens[:-1], tokens[-1]
             self._check_length(history, asked, settings)
-            return Inputs(asked.history, asked.reference, history, reference, asked.words, tastes=tastes)
+            return Inputs(asked.history, asked.reference, history, reference, asked.words, tastes)
         self._check_length(tokens, asked, settings)
-        number = recall(self.memory, asked.words)
-        codes = self._imagine_reference(asked.words, settings, stages) if number is None else self._recalled(number)
+        codes = self._imagine_reference(asked.words, settings, stages)
         # The history in features that compare with those of codes.
         with self.parts.use(QUANTIZER) as quantizer:
             history = [as_drawn(quantizer, each) for each in tokens]
             reference = drawn_tokens(quantizer, codes, self.spec.tokenizer.style_tokens)
-        label = None if number is None else self.memory[number].label
-        return Inputs(asked.history, None, history, reference, asked.words, label, tastes)
-
-    def _recalled(self, number: int) -> tuple[int, ...]:
-        with self.parts.use(MEMORY) as memory:
-            return memory.drawing(number)
+        return Inputs(asked.history, None, history, reference, asked.words, tastes)
 
     def _imagine_reference(self, words: str, settings: Settings, stages: Stages) -> tuple[int, ...]:
         """Codes of the reference that the base model draws."""

@@ -1,58 +1,165 @@
-"""Stage ``memory``: one plain drawing per train meaning, to be found by its words."""
+"""Stage ``memory``: plain drawings of every train meaning, one by each family of sets, and how to find them."""
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
-from collections.abc import Mapping
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Final
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
 from pigeon_cli.core.configs import MemoryConfig
 from pigeon_cli.core.errors import UsageError
-from pigeon_cli.models.memory import Memory
+from pigeon_cli.core.randomness import stream_seed
+from pigeon_cli.models.memory import KEY_SCALE, Memory, pack_codes
+from pigeon_cli.models.taste import TasteReader, picture_statistics
+from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.pipeline.recall import MEMORY_LIST, Remembered
+from pigeon_cli.training.batches import IconBatches, normalise
 from pigeon_cli.training.code_cache import EncodedLook, plain_codes
-from pigeon_cli.training.data.dataset import IconDataset, IconRecord
-from pigeon_cli.weights.checkpoint import save_part
+from pigeon_cli.training.data.alike import AT_ONCE, outlines_of
+from pigeon_cli.training.data.dataset import IconRecord, grouped
+from pigeon_cli.training.data.looks import apply_look, draw_look
+from pigeon_cli.training.data.sets import ICON_SETS
+from pigeon_cli.weights.checkpoint import load_part, save_part
 from pigeon_cli.weights.store import ModelFolder
 
 CLEAREST: Final = (
     "twemoji", "fluent-emoji-flat", "noto", "emojione", "fluent-emoji", "noto-v1", "fxemoji", "emojione-monotone",
     "fluent-emoji-high-contrast",
 )  # fmt: skip
-"""Icon sets whose drawings stand for a meaning, the plainest first: flat and in colours, which every style can take."""
+"""Icon sets whose drawings stand for their family's, the plainest first: flat and in colours, which every finish can
+take."""
+HANDS: Final = tuple(ICON_SETS)
+KEY_WIDTH: Final = 24
+KEY_FLOOR: Final = 0.3
+"""Of the largest singular value, added to all: directions in which outlines hardly differ count less."""
+HISTORIES, SHOWN = 150, 5
+"""Of each set, from which its tastes are told, and their pictures."""
+FIT_STEPS, FIT_DECAY = 60, 1e-3
 
 
-def build_memory(folder: ModelFolder, dataset: IconDataset, looks: list[EncodedLook]) -> int:
+def build_memory(
+    folder: ModelFolder, batches: IconBatches, tokenizer: VisualTokenizer, looks: list[EncodedLook]
+) -> int:
     """Write ``memory.safetensors`` and ``memory.txt`` from the plain pictures of a code cache; returns how many
-    drawings. Raises :class:`UsageError` where ``config.json`` expects another number.
+    drawings. Raises :class:`UsageError` where ``config.json`` expects another memory, or no taste reader.
     """
+    if folder.spec.taste is None:
+        raise UsageError(f"{folder.path} has no taste reader", "describe one in its config.json, then: train taste")
+    reader = TasteReader(folder.spec.taste).to(batches.device)
+    load_part(reader, folder.part("taste"))
     plain = plain_codes(looks)
-    chosen = sorted(_clearest(dataset, plain).values(), key=lambda record: record.meaning)
-    config = MemoryConfig(len(chosen), folder.spec.tokenizer.tokens)
+    seen = [record for record in batches.train if record.id in plain]
+    things = sorted({record.meaning for record in seen})
+    drawings = clearest(seen)
+    packed = pack_codes(np.stack([plain[record.id] for record in drawings]))
+    config = MemoryConfig(
+        len(drawings), folder.spec.tokenizer.tokens, len(packed), len(things), len(seen), KEY_WIDTH, len(HANDS),
+        folder.spec.taste.width,
+    )  # fmt: skip
     if folder.spec.memory != config:
         raise UsageError(
             f"{folder.path / 'config.json'} describes another memory",
-            f'set it to "memory": {{"drawings": {config.drawings}, "tokens": {config.tokens}}}',
+            f'set it to "memory": {json.dumps(asdict(config))}',
         )
     memory = Memory(config)
-    memory.codes.copy_(torch.from_numpy(np.stack([plain[record.id] for record in chosen])))
+    memory.packed.copy_(torch.frombuffer(bytearray(packed), dtype=torch.uint8))
+    _number(memory.things, (things.index(record.meaning) for record in drawings))
+    _number(memory.hands, (HANDS.index(record.set) for record in drawings))
+    _number(memory.key_things, (things.index(record.meaning) for record in seen))
+    starts = range(0, len(seen), AT_ONCE)
+    lines = torch.cat([outlines_of(batches.dataset, seen[start : start + AT_ONCE]) for start in starts])
+    _learn_keys(memory, lines)
+    memory.kinship.copy_(kinship(seen, lines))
+    _learn_hands(memory, batches, tokenizer, reader)
     save_part(folder.part("memory"), memory.state_dict())
-    lines = [Remembered(record.label, " ".join(record.tags)).line() for record in chosen]
+    _write_list(folder, things, grouped(seen, "meaning"))
+    return len(drawings)
+
+
+def clearest(records: Sequence[IconRecord]) -> list[IconRecord]:
+    """Of every meaning the record that stands for each family, in the order of groups, so that like is by like."""
+    chosen: dict[tuple[str, str], IconRecord] = {}
+    for record in sorted(records, key=lambda record: CLEAREST.index(record.set)):
+        chosen.setdefault((record.meaning, record.family), record)
+    return sorted(chosen.values(), key=lambda record: (record.family, record.group, record.subgroup, record.label))
+
+
+def kinship(records: Sequence[IconRecord], lines: Tensor) -> Tensor:
+    """Mean agreement [hands, hands] of outlines [records, N] over the meanings that two sets share."""
+    total, count = torch.zeros(2, len(HANDS), len(HANDS))
+    rows: dict[str, list[int]] = {}
+    for row, record in enumerate(records):
+        rows.setdefault(record.meaning, []).append(row)
+    for members in rows.values():
+        for one, other in itertools.permutations(members, 2):
+            place = HANDS.index(records[one].set), HANDS.index(records[other].set)
+            total[place] += float(lines[one] @ lines[other])
+            count[place] += 1
+    return (total / count.clamp_min(1)).fill_diagonal_(1.0)
+
+
+def _number(buffer: Tensor, numbers: Iterable[int]) -> None:
+    buffer.copy_(torch.tensor(list(numbers)))
+
+
+def _learn_keys(memory: Memory, lines: Tensor) -> None:
+    """Principal directions of outlines [keys, CELLS], and all of them in those."""
+    memory.centre.copy_(lines.mean(0))
+    _, values, directions = torch.linalg.svd(lines - memory.centre, full_matrices=False)
+    width = min(memory.config.key_width, len(values))
+    scales = values[:width] / values[0] + KEY_FLOOR
+    with torch.no_grad():
+        memory.projection.weight.zero_()
+        memory.projection.weight[:width] = directions[:width] / scales.unsqueeze(1)
+        keys = memory.key_of(lines)
+    memory.keys.copy_((keys / keys.abs().amax(1, keepdim=True).clamp_min(1e-6) * KEY_SCALE).round())
+
+
+def _learn_hands(memory: Memory, batches: IconBatches, tokenizer: VisualTokenizer, reader: TasteReader) -> None:
+    """Logistic regression of the set on the mean taste of one to all of a history's pictures."""
+    rng = random.Random(stream_seed(0, "memory, hands"))
+    tastes, hands = [], []
+    for name, records in batches.dataset.train_by_set.items():
+        for _ in range(HISTORIES):
+            look = draw_look(rng, monochrome=ICON_SETS[name].monochrome)
+            images = apply_look(look, batches.rgba(rng.choices(records, k=SHOWN)))
+            vectors = _tastes(images, tokenizer, reader)
+            tastes += [vectors[:count].mean(0) for count in (1, SHOWN - 2, SHOWN)]
+            hands += [HANDS.index(name)] * 3
+    told, wanted = torch.stack(tastes), torch.tensor(hands)
+    fit = memory.tells_hand
+    nn.init.zeros_(fit.weight)
+    nn.init.zeros_(fit.bias)
+    optimizer = torch.optim.LBFGS(fit.parameters(), max_iter=FIT_STEPS, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(fit(told), wanted) + FIT_DECAY * fit.weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+
+
+@torch.no_grad()
+def _tastes(images: Tensor, tokenizer: VisualTokenizer, reader: TasteReader) -> Tensor:
+    vectors: Tensor = reader(picture_statistics(images, tokenizer.patch_features(normalise(images))))
+    return vectors.float()
+
+
+def _write_list(folder: ModelFolder, things: Sequence[str], by_meaning: Mapping[str, Sequence[IconRecord]]) -> None:
+    named = [min(by_meaning[thing], key=lambda record: CLEAREST.index(record.set)) for thing in things]
+    lines = [Remembered(record.label, " ".join(record.tags)).line() for record in named]
     target = folder.path / MEMORY_LIST
     temporary = target.with_suffix(".part")
     temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     os.replace(temporary, target)
-    return len(chosen)
-
-
-def _clearest(dataset: IconDataset, plain: Mapping[int, object]) -> dict[str, IconRecord]:
-    """By meaning the record that stands for it."""
-    chosen: dict[str, IconRecord] = {}
-    for name in reversed(CLEAREST):
-        for record in dataset.train_by_set.get(name, ()):
-            if record.id in plain:
-                chosen[record.meaning] = record
-    return chosen

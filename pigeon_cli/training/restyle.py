@@ -9,32 +9,35 @@ learns to carry patches from one taste to another.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.data.alike import alike_drawings
 from pigeon_cli.training.data.dataset import IconRecord, grouped
-from pigeon_cli.training.data.looks import Look, apply_looks, draw_look, geometry_of
+from pigeon_cli.training.data.looks import PLAIN, Look, apply_looks, draw_look, geometry_of
 from pigeon_cli.training.data.sets import ICON_SETS
 
 PICTURES_A_LOOK = 2
+REMEMBERED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class SourceShares:
-    """Where the patches come from: the picture itself, its plain drawing, another set's drawing with the same lines
-    (the plain one where there is none), else the meaning in another family; and how often the style tokens are the
-    picture's own."""
+    """Where the patches come from: the picture itself, its plain drawing, another set's drawing with the same lines,
+    another finish of it by the same hand (the plain one where there is none), else the meaning in another family; and
+    how often the style tokens are the picture's own."""
 
     own: float
     plain: float
     own_style: float
     alike: float = 0.0
+    kin: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,19 @@ class Restyled:
 
 
 class Restyler:
-    """Draws such batches from records of one split; references are found among the train cells only."""
+    """Draws such batches from records of one split; references are found among the train cells only.
 
-    def __init__(self, batches: IconBatches, records: Sequence[IconRecord] | None = None) -> None:
-        self.batches = batches
+    ``remembered`` makes of plain pictures [n, 3, H, W] what a model draws of them that knows their codes by heart; half
+    of the other finishes are seen so.
+    """
+
+    def __init__(
+        self,
+        batches: IconBatches,
+        records: Sequence[IconRecord] | None = None,
+        remembered: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.batches, self.remembered = batches, remembered
         self.by_set = batches.dataset.train_by_set if records is None else grouped(records, "set")
         self.by_meaning = batches.dataset.train_by_meaning
 
@@ -83,14 +95,20 @@ class Restyler:
                 style_rows.append(start + (place + step) % size)
             records += group
             looks += [look] * size
-        sources, own = self._sources(rng, records, shares)
+        sources, own, kin = self._sources(rng, records, shares)
         wanted = apply_looks(looks, self.batches.rgba(records))
         shapes = [geometry_of(look) for look in looks]
         shown = wanted.clone()
         others = [row for row, is_own in enumerate(own) if not is_own]
         if others:
             moved = [shapes[row] for row in others]
-            shown[others] = apply_looks(moved, self.batches.rgba([sources[row] for row in others]))
+            drawings = self.batches.rgba([sources[row] for row in others])
+            if self.remembered is not None:
+                known = [place for place, row in enumerate(others) if kin[row] and rng.random() < REMEMBERED_SHARE]
+                if known:
+                    plain = apply_looks([PLAIN] * len(known), drawings[known])
+                    drawings[known] = functional.pad(self.remembered(plain), (0, 0, 0, 0, 0, 1), value=1.0)
+            shown[others] = apply_looks(moved, drawings)
         foreign = [one.family != other.family for one, other in zip(sources, records, strict=True)]
         return Restyled(
             wanted, shown, records, shapes, torch.tensor(own), torch.tensor(foreign), torch.tensor(style_rows)
@@ -110,16 +128,24 @@ class Restyler:
 
     def _sources(
         self, rng: random.Random, records: Sequence[IconRecord], shares: SourceShares
-    ) -> tuple[list[IconRecord], list[bool]]:
-        sources, own = [], []
-        for record in records:
-            kind = rng.random()
+    ) -> tuple[list[IconRecord], list[bool], list[bool]]:
+        """The drawing that each of ``records`` is drawn from, and which are the picture itself and other finishes."""
+        sources, own, kin = [], [], []
+        kinds = rng.choices(range(5), [*_listed(shares), max(0.0, 1 - sum(_listed(shares)))], k=len(records))
+        for record, kind in zip(records, kinds, strict=True):
+            members = self.by_meaning.get(record.meaning, ())
             others: Sequence[IconRecord] = ()
-            if kind >= shares.own + shares.plain + shares.alike:
-                members = self.by_meaning.get(record.meaning, ())
-                others = [other for other in members if other.family != record.family]
-            elif kind >= shares.own + shares.plain:
+            if kind == 2:
                 others = self.alike.get(record.id, ())
+            elif kind == 3:
+                others = [other for other in members if other.family == record.family and other.set != record.set]
+            elif kind == 4:
+                others = [other for other in members if other.family != record.family]
             sources.append(rng.choice(others) if others else record)
-            own.append(kind < shares.own)
-        return sources, own
+            own.append(kind == 0)
+            kin.append(kind == 3 and bool(others))
+        return sources, own, kin
+
+
+def _listed(shares: SourceShares) -> tuple[float, ...]:
+    return shares.own, shares.plain, shares.alike, shares.kin

@@ -97,7 +97,8 @@ def run_stage(name: str, options: StageOptions, say: Callable[[str], None]) -> d
     if name == "memory":
         from pigeon_cli.training.memory import build_memory
 
-        return {"drawings": build_memory(folder, batches.dataset, load_code_cache(options.runs / "codes"))}
+        tokenizer, looks = frozen_tokenizer(folder, device), load_code_cache(options.runs / "codes")
+        return {"drawings": build_memory(folder, batches, tokenizer, looks)}
     if name not in DEFAULTS:
         raise UsageError(
             f"there is no training stage {name!r}", f"use one of: text, encode, memory, {', '.join(DEFAULTS)}"

@@ -1,4 +1,4 @@
-"""A prompt that names a drawing which the model knows by heart."""
+"""Prompts and references that ask for what the model can draw by heart."""
 
 from __future__ import annotations
 
@@ -10,16 +10,27 @@ from pathlib import Path
 import jsonschema
 import pytest
 import torch
+from PIL import Image, ImageDraw
 from typer.testing import CliRunner, Result
 
 from pigeon_cli.cli.main import app
-from pigeon_cli.core.configs import MemoryConfig
-from pigeon_cli.models.memory import Memory
+from pigeon_cli.core.randomness import stream_seed
+from pigeon_cli.core.records import Candidate
+from pigeon_cli.engine.devices import choose_device
+from pigeon_cli.engine.residency import TOKENIZER
+from pigeon_cli.history.preprocess import to_shares
+from pigeon_cli.models.memory import KEY_SCALE
+from pigeon_cli.models.outlines import outlines
+from pigeon_cli.pipeline.draw import draw
 from pigeon_cli.pipeline.recall import MEMORY_LIST
+from pigeon_cli.pipeline.session import Session
+from pigeon_cli.pipeline.settings import resolve
+from pigeon_cli.pipeline.tokenize import tokenize
 from pigeon_cli.report.json_report import read_schema
 from pigeon_cli.weights.checkpoint import save_part
 from pigeon_cli.weights.spec_file import spec_text
 from pigeon_cli.weights.store import ModelFolder
+from tests.small_memory import small_memory
 from tests.tiny_model import write_tiny_model
 
 Pigeon = Callable[..., Result]
@@ -29,17 +40,38 @@ FOX = tuple(reversed(range(10)))
 
 @pytest.fixture
 def remembering(tmp_path: Path) -> ModelFolder:
-    """A tiny model that knows a cat and a fox."""
+    """A tiny model that can draw a cat and a fox, and knows how the fox looks."""
     folder = write_tiny_model(tmp_path / "remembering")
-    config = MemoryConfig(2, folder.spec.tokenizer.tokens)
-    (folder.path / "config.json").write_text(spec_text(replace(folder.spec, memory=config)))
-    memory = Memory(config)
-    for row, codes in enumerate((CAT, FOX)):
-        memory.codes[row, : len(codes)] = torch.tensor(codes)
+    assert folder.spec.taste is not None
+    taste, tokens = folder.spec.taste.width, folder.spec.tokenizer.tokens
+    memory = small_memory(2, 1, [(0, 0), (1, 1)], [CAT, FOX], tokens, taste_width=taste)
+    memory.kinship.fill_(1.0)
+    with torch.no_grad():
+        torch.nn.init.orthogonal_(memory.projection.weight)
+        lines = outlines(torch.from_numpy(to_shares(fox_picture(), 128))[None])
+        memory.keys.copy_((memory.key_of(lines) * KEY_SCALE).round())
+    memory.key_things.fill_(1)
+    (folder.path / "config.json").write_text(spec_text(replace(folder.spec, memory=memory.config)))
     found = ModelFolder(folder.path)
     save_part(found.part("memory"), memory.state_dict())
     (folder.path / MEMORY_LIST).write_text("happy cat\tpet\nred fox\tanimal\n", encoding="utf-8")
     return found
+
+
+def fox_picture(colour: str = "red") -> Image.Image:
+    image = Image.new("RGB", (128, 128), "white")
+    ImageDraw.Draw(image).polygon([(20, 20), (60, 50), (100, 20), (60, 110)], fill=colour)
+    return image
+
+
+def drawn_from(session: Session, codes: tuple[int, ...]) -> tuple[int, ...]:
+    """Codes of the picture that stands for those of the memory, at seed 0."""
+    with torch.inference_mode():
+        whole = Candidate(0.0, 0, codes, len(codes), 0)
+        stream = torch.Generator().manual_seed(stream_seed(0, "recall"))
+        picture = draw(session.parts, [whole], [stream], resolve(session.model, {}))[0]
+        with session.parts.use(TOKENIZER) as tokenizer:
+            return tokenize(tokenizer, [picture])[0].codes
 
 
 def test_a_prompt_brings_back_the_drawing_that_it_names(pigeon: Pigeon, liked: Path, remembering: ModelFolder) -> None:
@@ -49,7 +81,8 @@ def test_a_prompt_brings_back_the_drawing_that_it_names(pigeon: Pigeon, liked: P
     jsonschema.validate(report, read_schema())
     assert report["recalled"] == "red fox"
     assert "memory.safetensors" in {file["name"] for file in report["model"]["weights"]}
-    assert {tuple(each["reference_tokens"]["codes"]) for each in report["candidates"]} == {FOX}
+    shown = drawn_from(Session(remembering, choose_device("cpu")), FOX)
+    assert {tuple(each["reference_tokens"]["codes"]) for each in report["candidates"]} == {shown}
     # Unlike a reference that was imagined, this one is worth agreeing with.
     assert all(each["prescore_parts"]["reference"] is not None for each in report["candidates"])
 
@@ -72,7 +105,58 @@ def test_the_masks_are_those_of_the_drawing(
     masks = json.loads(result.stdout)
     jsonschema.validate(masks, read_schema("masks-v1.schema.json"))
     assert masks["recalled"] == "happy cat"
-    assert tuple(masks["images"][-1]["codes"]) == CAT
+    assert tuple(masks["images"][-1]["codes"]) == drawn_from(Session(remembering, choose_device("cpu")), CAT)
+
+
+@pytest.mark.parametrize(
+    ("dial", "colour", "recalled"),
+    [("auto", "blue", "red fox"), ("0.5", "red", "red fox"), ("0", "red", None)],
+)
+def test_a_reference_that_is_recognised_is_put_aside_unless_it_is_to_be_followed(
+    pigeon: Pigeon, liked: Path, remembering: ModelFolder, tmp_path: Path, dial: str, colour: str, recalled: str | None
+) -> None:
+    path = tmp_path / "wish.png"
+    fox_picture(colour).save(path)
+    options = ["--ref", path, "--ref-mask", dial, "-n", "1", "--json", "--model", remembering.path]
+    result = pigeon("--history", liked, *options)
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["recalled"] == recalled
+    shown = drawn_from(Session(remembering, choose_device("cpu")), FOX)
+    assert (tuple(report["candidates"][0]["reference_tokens"]["codes"]) == shown) == (recalled is not None)
+
+
+def test_a_reference_that_is_nothing_known_stays(
+    pigeon: Pigeon, liked: Path, remembering: ModelFolder, wish: Path
+) -> None:
+    result = pigeon("--history", liked, "--ref", wish, "-n", "1", "--json", "--model", remembering.path)
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["recalled"] is None
+
+
+def test_the_masks_of_a_recognised_reference_are_those_of_generate(
+    pigeon: Pigeon, liked: Path, remembering: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    fox_picture().save(tmp_path / "wish.png")
+    common = ["--ref", "wish.png", "--ref-mask", "0.5", "--json", "--model", str(remembering.path)]
+    drawn = pigeon("--history", liked, *common, "-n", "1")
+    seen = CliRunner().invoke(app, ["inspect-mask", "--history", str(liked), "--device", "cpu", *common])
+    assert seen.exit_code == 0, seen.output
+    masks, report = json.loads(seen.stdout), json.loads(drawn.stdout)
+    assert masks["recalled"] == report["recalled"] == "red fox"
+    tokens = report["candidates"][0]["reference_tokens"]
+    assert masks["images"][-1]["kept"] == tokens["kept"]
+
+
+def test_a_budget_counts_the_drawing_of_what_is_recalled(pigeon: Pigeon, liked: Path, remembering: ModelFolder) -> None:
+    options = ["--prompt", "a red fox", "-n", "1", "--json", "--max-memory", "1GB", "--model", remembering.path]
+    result = pigeon("--history", liked, *options)
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["recalled"] == "red fox"
+    runs = [step["name"] for step in report["plan"]["steps"] if step["kind"] == "run"]
+    assert runs[0] == "recall"
 
 
 def test_a_model_without_its_memory_is_incomplete(pigeon: Pigeon, liked: Path, remembering: ModelFolder) -> None:

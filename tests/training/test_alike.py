@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 
+from pigeon_cli.models.outlines import outlines
 from pigeon_cli.training.batches import IconBatches
-from pigeon_cli.training.data.alike import ALIKE, outlines
+from pigeon_cli.training.data.alike import ALIKE
 from pigeon_cli.training.data.dataset import load_dataset
 from pigeon_cli.training.restyle import Restyler, SourceShares
 
@@ -24,7 +25,8 @@ def square(left: int, colour: tuple[float, float, float], hollow: bool = False) 
 
 
 def agreement(one: torch.Tensor, other: torch.Tensor) -> float:
-    return float(outlines(one)[0] @ outlines(other)[0])
+    first, second = (outlines(rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:])[0] for rgba in (one, other))
+    return float(first @ second)
 
 
 def test_lines_agree_whatever_is_between_them_and_not_at_another_place() -> None:
@@ -47,7 +49,31 @@ def test_pictures_are_drawn_from_others_with_their_lines_and_else_from_their_own
         assert other.split == "train"
         assert other.twins != record.twins
     wanted = list(dataset.by_split["train"])
-    sources, own = restyler._sources(random.Random(0), wanted, SourceShares(0.0, 0.0, 0.0, alike=1.0))
-    assert not any(own)
+    sources, own, kin = restyler._sources(random.Random(0), wanted, SourceShares(0.0, 0.0, 0.0, alike=1.0))
+    assert not any(own) and not any(kin)
     for record, source in zip(wanted, sources, strict=True):
         assert source in (restyler.alike[record.id] or [record])
+
+
+def test_other_finishes_by_the_same_hand_are_seen_as_drawn_and_as_remembered(icons: Path) -> None:
+    dataset = load_dataset(icons)
+    seen: list[torch.Tensor] = []
+
+    def remembered(plain: torch.Tensor) -> torch.Tensor:
+        seen.append(plain)
+        return torch.zeros_like(plain)
+
+    restyler = Restyler(IconBatches(dataset, torch.device("cpu")), remembered=remembered)
+    wanted = list(dataset.by_split["train"])
+    shares = SourceShares(0.0, 0.0, 0.0, kin=1.0)
+    sources, own, kin = restyler._sources(random.Random(0), wanted, shares)
+    assert not any(own) and any(kin)
+    for record, source, other in zip(wanted, sources, kin, strict=True):
+        assert (source.set != record.set) == other
+        assert (source.family, source.meaning, source.split) == (record.family, record.meaning, "train")
+    drawn = restyler.draw(random.Random(0), 60, shares)
+    count = sum(map(len, seen))
+    assert 0 < count < 60
+    # What came back is what is seen of the source, where the look puts it; black here, on white paper.
+    black = (drawn.sources < 0.02).all(1).flatten(1).float().mean(1) > 0.3
+    assert int(black.sum()) >= count

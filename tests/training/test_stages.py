@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,14 @@ from typer.testing import CliRunner
 
 from pigeon_cli.cli.main import app
 from pigeon_cli.core.configs import MemoryConfig
+from pigeon_cli.models.memory import Memory
 from pigeon_cli.pipeline.recall import remembered
-from pigeon_cli.training.code_cache import load_code_cache
+from pigeon_cli.training.code_cache import load_code_cache, plain_codes
+from pigeon_cli.training.data.alike import outlines_of
 from pigeon_cli.training.data.dataset import load_dataset
 from pigeon_cli.training.data.icons import build_dataset
-from pigeon_cli.training.data.looks import PLAIN
-from pigeon_cli.training.memory import CLEAREST
+from pigeon_cli.training.memory import HANDS
+from pigeon_cli.weights.checkpoint import load_part
 from pigeon_cli.weights.spec_file import spec_text
 from pigeon_cli.weights.store import PARTS, find_model
 from tests.tiny_icons import write_icon_packages
@@ -65,7 +68,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     return model, runs
 
 
-def test_the_memory_holds_a_drawing_per_meaning_once_its_size_is_told(
+def test_the_memory_holds_a_drawing_per_meaning_and_family_once_its_size_is_told(
     data: Path, trained: tuple[Path, Path], tmp_path: Path
 ) -> None:
     model = tmp_path / "model"
@@ -73,23 +76,34 @@ def test_the_memory_holds_a_drawing_per_meaning_once_its_size_is_told(
     options = ["--data", str(data), "--model", str(model), "--runs", str(trained[1]), "--device", "cpu"]
     refused = CliRunner().invoke(app, ["train", "memory", *options])
     assert refused.exit_code == 2
-    meanings = load_dataset(data).train_by_meaning
-    config = MemoryConfig(len(meanings), find_model(str(trained[0])).spec.tokenizer.tokens)
-    assert f'"drawings": {config.drawings}' in refused.stderr
+    told = re.search(r'"memory": (\{.*?\})', refused.stderr.replace("\n", " "))
+    assert told is not None
+    config = MemoryConfig(**json.loads(told[1]))
     (model / "config.json").write_text(spec_text(replace(find_model(str(trained[0])).spec, memory=config)))
-    assert run(data, model, trained[1], "train", "memory") == {"drawings": len(meanings)}
-    names = [one.label for one in remembered(model)]
-    assert names == [members[0].label for _, members in sorted(meanings.items())]
-    codes = load_file(find_model(str(model)).part("memory"))["codes"]
-    first = meanings[sorted(meanings)[0]]
-    plain = {
-        look.set: rows
-        for look in load_code_cache(trained[1] / "codes")
-        if look.look == PLAIN
-        for number, rows in zip(look.records, look.codes, strict=True)
-        if number in {record.id for record in first}
-    }
-    assert codes[0].tolist() == next(plain[name] for name in CLEAREST if name in plain).tolist()
+    dataset = load_dataset(data)
+    kinds = {(record.meaning, record.family) for record in dataset.by_split["train"]}
+    assert run(data, model, trained[1], "train", "memory") == {"drawings": len(kinds)}
+    folder = find_model(str(model))
+    things = sorted(dataset.train_by_meaning)
+    assert len(remembered(model)) == len(things) == config.things
+    memory = Memory(config)
+    load_part(memory, folder.part("memory"))
+    plain = plain_codes(load_code_cache(trained[1] / "codes"))
+    found = set()
+    for number in range(config.drawings):
+        meaning, hand = things[int(memory.things[number])], HANDS[int(memory.hands[number])]
+        record = dataset.by_cell[meaning, hand]
+        assert memory.codes(number) == tuple(plain[record.id].tolist())
+        found.add((meaning, record.family))
+    assert found == kinds
+    # Every picture of training is recognised as what it shows.
+    records = dataset.by_split["train"]
+    told_apart = [
+        int(memory.recognise(line).argmax()) == things.index(record.meaning)
+        for record, line in zip(records, outlines_of(dataset, records), strict=True)
+    ]
+    assert sum(told_apart) > 0.9 * len(told_apart)
+    assert memory.kinship.diagonal().tolist() == [1.0] * len(HANDS)
 
 
 def test_stages_make_a_complete_model(trained: tuple[Path, Path]) -> None:

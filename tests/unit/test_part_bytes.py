@@ -212,7 +212,17 @@ def test_stages_follow_the_session_and_say_why(large: OfficialFolder, spec: Mode
     bundled = find_model("mini")
     mini = bundled.spec
     demand = replace(request(mini), reference_tokens=90, aligned=False)
-    names = ["read the images", "imagine a reference", "mask", "slots", "imagine", "prescore", "draw", "score"]
+    names = [
+        "recall",
+        "read the images",
+        "imagine a reference",
+        "mask",
+        "slots",
+        "imagine",
+        "prescore",
+        "draw",
+        "score",
+    ]
     stages = {stage.name: stage for stage in stages_of(bundled, demand, FLOAT32)}
     assert list(stages) == names
     assert all(stage.reason and stage.reserve > 0 for stage in stages.values())

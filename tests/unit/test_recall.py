@@ -1,13 +1,27 @@
-"""Which drawing that is known by heart words ask for."""
+"""Which drawing that is known by heart words or a picture ask for."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image, ImageDraw
 
 from pigeon_cli.core.errors import WeightsError
-from pigeon_cli.pipeline.recall import MEMORY_LIST, Remembered, recall, remembered
+from pigeon_cli.history.preprocess import to_shares
+from pigeon_cli.models.memory import KEY_SCALE, Memory
+from pigeon_cli.models.outlines import outlines
+from pigeon_cli.pipeline.recall import (
+    MEMORY_LIST,
+    NEAR,
+    Remembered,
+    named_thing,
+    nearest_drawing,
+    remembered,
+    seen_thing,
+)
+from tests.small_memory import small_memory
 
 DRAWINGS = tuple(
     Remembered(*entry)
@@ -38,17 +52,17 @@ DRAWINGS = tuple(
     ],
 )
 def test_words_bring_back_what_they_name(words: str, label: str) -> None:
-    number = recall(DRAWINGS, words)
+    number = named_thing(DRAWINGS, words)
     assert number is not None and DRAWINGS[number].label == label
 
 
 @pytest.mark.parametrize("words", ["", "a", "xyzzy", "the 狐", "a letter from the queen to her pet"])
 def test_words_that_name_nothing_or_too_much_bring_nothing_back(words: str) -> None:
-    assert recall(DRAWINGS, words) is None
+    assert named_thing(DRAWINGS, words) is None
 
 
 def test_nothing_is_found_where_nothing_is_known() -> None:
-    assert recall((), "cat") is None
+    assert named_thing((), "cat") is None
 
 
 def test_the_list_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -60,3 +74,54 @@ def test_the_list_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_a_missing_list_is_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=MEMORY_LIST):
         remembered(tmp_path)
+
+
+def square(left: int, colour: str = "black") -> Image.Image:
+    """A square on white paper."""
+    image = Image.new("RGB", (128, 128), "white")
+    ImageDraw.Draw(image).rectangle((left, 30, left + 60, 90), fill=colour)
+    return image
+
+
+def knowing(*pictures: Image.Image) -> Memory:
+    """A memory that knows one thing by each of ``pictures``, and drawings of the first two by several hands."""
+    memory = small_memory(things=len(pictures), keys=len(pictures), drawings=[(0, 1), (0, 2), (1, 0)])
+    lines = torch.cat([outlines(torch.from_numpy(to_shares(picture, 128))[None]) for picture in pictures])
+    with torch.no_grad():
+        torch.nn.init.orthogonal_(memory.projection.weight)
+        keys = memory.key_of(lines)
+    memory.keys.copy_((keys / keys.abs().amax(1, keepdim=True) * KEY_SCALE).round())
+    memory.key_things.copy_(torch.arange(len(pictures)))
+    return memory
+
+
+def test_a_picture_is_recognised_by_its_lines_whatever_its_colours() -> None:
+    memory = knowing(square(4), square(60))
+    assert seen_thing(memory, square(60, "teal"), None) == 1
+    assert seen_thing(memory, square(4, "orange").resize((500, 500)), None) == 0
+
+
+def test_what_looks_like_nothing_known_is_not_recognised_but_with_words_less_is_enough() -> None:
+    memory = knowing(square(4), square(60))
+    between = square(10)
+    assert seen_thing(memory, between, None) is None
+    assert seen_thing(memory, between, 0) == 0
+    # Words about something else altogether do not make a picture of it.
+    assert seen_thing(memory, square(60), 0) == 1
+    assert seen_thing(memory, Image.new("RGB", (128, 128), "white"), 0) is None
+
+
+def test_the_hand_nearest_to_the_taste_draws() -> None:
+    memory = knowing(square(4), square(60))
+    memory.kinship.copy_(torch.tensor([[1.0, 0.3, 0.9], [0.3, 1.0, 0.2], [0.9, 0.2, 1.0]]))
+    with torch.no_grad():
+        memory.tells_hand.weight.copy_(20 * torch.eye(3))
+        memory.tells_hand.bias.zero_()
+    first_hand, second_hand = torch.eye(3)[0], torch.eye(3)[1]
+    # Of thing 0 there are drawings by hands 1 and 2; hand 2 draws as hand 0 does.
+    assert nearest_drawing(memory, 0, first_hand) == 1
+    assert nearest_drawing(memory, 0, second_hand) == 0
+    assert nearest_drawing(memory, 1, second_hand) == 2
+    assert nearest_drawing(memory, 1, second_hand, NEAR) is None
+    # Without a taste the plainest, which is the first.
+    assert nearest_drawing(memory, 0, None) == 0
