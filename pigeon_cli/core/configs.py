@@ -150,6 +150,7 @@ class MemoryConfig:
     hands: int
     """Ways in which things are drawn."""
     taste_width: int
+    style_tokens: int
 
 
 @dataclass(frozen=True)

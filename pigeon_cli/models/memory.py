@@ -41,6 +41,10 @@ class Memory(nn.Module):
     """[CELLS]: the mean of all outlines."""
     kinship: Tensor
     """[hands, hands]: how far two hands draw the same lines, as mean agreement of their outlines; 1 with themselves."""
+    tastes: Tensor
+    """[hands, taste_width]: of plain drawings."""
+    styles: Tensor
+    """int16 [hands, style_tokens]: codes of the style tokens of a hand's most typical plain drawing."""
 
     def __init__(self, config: MemoryConfig) -> None:
         super().__init__()
@@ -52,6 +56,8 @@ class Memory(nn.Module):
         self.register_buffer("key_things", torch.zeros(config.keys, dtype=torch.int16))
         self.register_buffer("centre", torch.zeros(CELLS))
         self.register_buffer("kinship", torch.eye(config.hands))
+        self.register_buffer("tastes", torch.zeros(config.hands, config.taste_width))
+        self.register_buffer("styles", torch.zeros(config.hands, config.style_tokens, dtype=torch.int16))
         self.projection = nn.Linear(CELLS, config.key_width, bias=False)
         self.tells_hand = nn.Linear(config.taste_width, config.hands)
 
@@ -71,10 +77,13 @@ class Memory(nn.Module):
         best = cosines.new_full((self.config.things,), -1.0)
         return best.scatter_reduce_(0, self.key_things.long(), cosines, "amax")
 
+    def hand_of(self, taste: Tensor) -> Tensor:
+        """Probabilities of the hands for a history's taste [taste_width], float32 [hands]."""
+        return torch.softmax(self.tells_hand(taste.to(self.tells_hand.weight)).float(), dim=-1)
+
     def nearness(self, taste: Tensor) -> Tensor:
         """How near every hand is to a history's taste [taste_width]: the expected kinship, float32 [hands]."""
-        of_hand = torch.softmax(self.tells_hand(taste.to(self.tells_hand.weight)).float(), dim=-1)
-        return of_hand @ self.kinship.float()
+        return self.hand_of(taste) @ self.kinship.float()
 
     def drawings_of(self, thing: int) -> list[int]:
         """Numbers of the drawings of one thing."""

@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,8 +27,9 @@ from pigeon_cli.training.batches import IconBatches, normalise
 from pigeon_cli.training.code_cache import EncodedLook, plain_codes
 from pigeon_cli.training.data.alike import AT_ONCE, outlines_of
 from pigeon_cli.training.data.dataset import IconRecord, grouped
-from pigeon_cli.training.data.looks import apply_look, draw_look
+from pigeon_cli.training.data.looks import PLAIN, apply_look, draw_look
 from pigeon_cli.training.data.sets import ICON_SETS
+from pigeon_cli.training.sequences import most_typical
 from pigeon_cli.weights.checkpoint import load_part, save_part
 from pigeon_cli.weights.store import ModelFolder
 
@@ -44,6 +46,8 @@ KEY_FLOOR: Final = 0.3
 HISTORIES, SHOWN = 150, 5
 """Of each set, from which its tastes are told, and their pictures."""
 FIT_STEPS, FIT_DECAY = 60, 1e-3
+FINISHED = 60
+"""Plain drawings of each set by which its finish is told."""
 
 
 def build_memory(
@@ -63,7 +67,7 @@ def build_memory(
     packed = pack_codes(np.stack([plain[record.id] for record in drawings]))
     config = MemoryConfig(
         len(drawings), folder.spec.tokenizer.tokens, len(packed), len(things), len(seen), KEY_WIDTH, len(HANDS),
-        folder.spec.taste.width,
+        folder.spec.taste.width, folder.spec.tokenizer.style_tokens,
     )  # fmt: skip
     if folder.spec.memory != config:
         raise UsageError(
@@ -80,6 +84,7 @@ def build_memory(
     _learn_keys(memory, lines)
     memory.kinship.copy_(kinship(seen, lines))
     _learn_hands(memory, batches, tokenizer, reader)
+    _learn_finishes(memory, batches, tokenizer, reader, plain)
     save_part(folder.part("memory"), memory.state_dict())
     _write_list(folder, things, grouped(seen, "meaning"))
     return len(drawings)
@@ -148,6 +153,26 @@ def _learn_hands(memory: Memory, batches: IconBatches, tokenizer: VisualTokenize
         return loss
 
     optimizer.step(closure)
+
+
+def _learn_finishes(
+    memory: Memory,
+    batches: IconBatches,
+    tokenizer: VisualTokenizer,
+    reader: TasteReader,
+    plain: Mapping[int, NDArray[np.int16]],
+) -> None:
+    """The taste and the style tokens of every set's plain drawings, by some of them."""
+    rng = random.Random(stream_seed(0, "memory, finishes"))
+    codebook, style = tokenizer.quantizer.embedding.weight.detach().float().cpu().numpy(), memory.config.style_tokens
+    for name, records in batches.dataset.train_by_set.items():
+        some = rng.sample(records, min(FINISHED, len(records)))
+        images = apply_look(PLAIN, batches.rgba(some))
+        memory.tastes[HANDS.index(name)] = _tastes(images, tokenizer, reader).mean(0)
+        codes = [plain[record.id] for record in some if record.id in plain]
+        if style and codes:
+            typical = codes[most_typical(codes, codebook, style)][:style]
+            memory.styles[HANDS.index(name)] = torch.from_numpy(typical)
 
 
 @torch.no_grad()

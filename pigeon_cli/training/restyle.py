@@ -38,6 +38,8 @@ class SourceShares:
     own_style: float
     alike: float = 0.0
     kin: float = 0.0
+    plain_looks: float = 0.0
+    """How often nothing is worn, so that a picture shows its set's finish alone."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,8 @@ class Restyler:
         while len(records) < count:
             group = self._group(rng, min(together, count - len(records)))
             start, size = len(records), len(group)
-            look = draw_look(rng, monochrome=ICON_SETS[group[0].set].monochrome)
+            worn = draw_look(rng, monochrome=ICON_SETS[group[0].set].monochrome)
+            look = PLAIN if rng.random() < shares.plain_looks else worn
             for place in range(size):
                 step = 0 if rng.random() < shares.own_style else 1
                 style_rows.append(start + (place + step) % size)

@@ -27,11 +27,11 @@ from pigeon_cli.pipeline.session import Session
 from pigeon_cli.pipeline.settings import resolve
 from pigeon_cli.pipeline.tokenize import tokenize
 from pigeon_cli.report.json_report import read_schema
-from pigeon_cli.weights.checkpoint import save_part
+from pigeon_cli.weights.checkpoint import read_part, save_part
 from pigeon_cli.weights.spec_file import spec_text
 from pigeon_cli.weights.store import ModelFolder
 from tests.small_memory import small_memory
-from tests.tiny_model import write_tiny_model
+from tests.tiny_model import STYLE_TOKENS, write_tiny_model
 
 Pigeon = Callable[..., Result]
 CAT = tuple(range(18))
@@ -44,8 +44,12 @@ def remembering(tmp_path: Path) -> ModelFolder:
     folder = write_tiny_model(tmp_path / "remembering")
     assert folder.spec.taste is not None
     taste, tokens = folder.spec.taste.width, folder.spec.tokenizer.tokens
-    memory = small_memory(2, 1, [(0, 0), (1, 1)], [CAT, FOX], tokens, taste_width=taste)
-    memory.kinship.fill_(1.0)
+    memory = small_memory(2, 1, [(0, 0), (1, 1)], [CAT, FOX], tokens, taste_width=taste, style_tokens=STYLE_TOKENS)
+    memory.kinship[1, 2] = memory.kinship[2, 1] = 1.0
+    # The history's hand, as long as a test does not say otherwise: the fox's.
+    with torch.no_grad():
+        memory.tells_hand.weight.zero_()
+        memory.tells_hand.bias.copy_(torch.tensor([0.0, 5.0, 0.0]))
     with torch.no_grad():
         torch.nn.init.orthogonal_(memory.projection.weight)
         lines = outlines(torch.from_numpy(to_shares(fox_picture(), 128))[None])
@@ -124,6 +128,27 @@ def test_a_reference_that_is_recognised_is_put_aside_unless_it_is_to_be_followed
     assert report["recalled"] == recalled
     shown = drawn_from(Session(remembering, choose_device("cpu")), FOX)
     assert (tuple(report["candidates"][0]["reference_tokens"]["codes"]) == shown) == (recalled is not None)
+
+
+def test_a_recognised_reference_gets_the_finish_of_the_hand_that_is_told(
+    pigeon: Pigeon, liked: Path, remembering: ModelFolder, tmp_path: Path
+) -> None:
+    fox_picture().save(tmp_path / "wish.png")
+    options = ["--ref", tmp_path / "wish.png", "-n", "1", "--json", "--force", "--model", remembering.path]
+
+    def shown() -> tuple[int, ...]:
+        result = pigeon("--history", liked, *options)
+        assert result.exit_code == 0, result.output
+        report = json.loads(result.stdout)
+        assert report["recalled"] == "red fox"
+        return tuple(report["candidates"][0]["reference_tokens"]["codes"])
+
+    as_it_is = shown()
+    weights = read_part(remembering.part("memory"))
+    weights["tells_hand.bias"] = torch.tensor([0.0, 0.0, 5.0])
+    weights["tastes"][2] = 3.0
+    save_part(remembering.part("memory"), weights)
+    assert shown() != as_it_is
 
 
 def test_a_reference_that_is_nothing_known_stays(

@@ -18,6 +18,7 @@ from pigeon_cli.pipeline.recall import (
     Remembered,
     named_thing,
     nearest_drawing,
+    other_hand,
     remembered,
     seen_thing,
 )
@@ -125,3 +126,7 @@ def test_the_hand_nearest_to_the_taste_draws() -> None:
     assert nearest_drawing(memory, 1, second_hand, NEAR) is None
     # Without a taste the plainest, which is the first.
     assert nearest_drawing(memory, 0, None) == 0
+    # Another finish is given where the lines are the same.
+    assert other_hand(memory, 1, first_hand) == 0
+    assert other_hand(memory, 0, second_hand) is None
+    assert other_hand(memory, 0, first_hand) is None

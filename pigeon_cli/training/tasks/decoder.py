@@ -42,7 +42,7 @@ EMPTY_SHARE = 0.1
 REPLACED_SHARE = 0.05
 """Share of codes replaced at random, because the language model's codes are not perfect either."""
 MINIMUM_SNR = 5.0
-SHARES = SourceShares(own=0.1, plain=0.15, own_style=0.15, alike=0.25, kin=0.4)
+SHARES = SourceShares(own=0.1, plain=0.1, own_style=0.15, alike=0.15, kin=0.55, plain_looks=0.35)
 """Where what the codes of a picture's places say is from: the picture itself, its plain drawing, which is what the
 language model says, another set's drawing with the same lines, as a reference is, another finish by the same hand,
 as the memory has it, or, seldom, any other family's. Where there is none, the plain drawing."""
