@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -95,6 +96,8 @@ class DecoderTask(TrainingTask):
             device, memory_format=torch.channels_last
         )
         self.average = MovingAverage(self.unet).to(device)
+        # What it draws for a pool to see must not depend on when a run was interrupted.
+        self.painter = deepcopy(self.unet).requires_grad_(False)
         self.scheduler = cast(Any, build_scheduler(spec.diffusion))
         self.embedding_decoder = EmbeddingDecoder(spec.decoder).to(device)
         load_part(self.embedding_decoder, folder.part("decoder"))
@@ -109,9 +112,11 @@ class DecoderTask(TrainingTask):
             self.taste.requires_grad_(False).eval()
         self.restyler = Restyler(batches, remembered=self._remembered)
         self.valid = Restyler(batches, batches.valid)
-        self.modules = {"unet": self.unet, "average": self.average}
+        self.modules = {"unet": self.unet, "average": self.average, "painter": self.painter}
 
     def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:
+        if step % POOL_STEPS == 0:
+            self.painter.load_state_dict(self.unet.state_dict())
         if self.pool is None or self.pool.number != step // POOL_STEPS:
             self.pool = self._fill_pool(step // POOL_STEPS)
         rows = torch.tensor(rng.choices(range(len(self.pool.asked)), k=self.batch))
@@ -240,12 +245,17 @@ class DecoderTask(TrainingTask):
 
     @torch.no_grad()
     def _remembered(self, images: Tensor) -> Tensor:
-        """What the weights of now draw of the codes of plain pictures [n, 3, H, W]."""
+        """What the weights with which a pool began draw of the codes of plain pictures [n, 3, H, W]."""
         condition = self._condition(self._codes(images), 0.0)
-        return self.draw(condition, NOTHING, REMEMBERED_STEPS, REMEMBERED_GUIDANCE)
+        return self.draw(condition, NOTHING, REMEMBERED_STEPS, REMEMBERED_GUIDANCE, self.painter)
 
     def draw(
-        self, condition: DecodedCondition, beside: Beside, steps: int | None = None, guidance: float | None = None
+        self,
+        condition: DecodedCondition,
+        beside: Beside,
+        steps: int | None = None,
+        guidance: float | None = None,
+        painter: Any = None,
     ) -> Tensor:
         """Pictures [B,3,H,W] in 0..1 of a condition, by default at the model's own steps and guidance."""
         settings = self.spec.diffusion
@@ -253,7 +263,7 @@ class DecoderTask(TrainingTask):
         generators = [torch.Generator().manual_seed(stream_seed(0, "sheet", number)) for number in range(count)]
         shape = (settings.unet["out_channels"], settings.unet["sample_size"], settings.unet["sample_size"])
         latents = denoise(
-            self.unet,
+            painter or self.unet,
             self.scheduler,
             condition.context,
             condition.pooled,
