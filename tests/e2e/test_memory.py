@@ -174,8 +174,8 @@ def test_the_masks_of_a_recognised_reference_are_those_of_generate(
     assert masks["images"][-1]["kept"] == tokens["kept"]
 
 
-def test_a_budget_counts_the_drawing_of_what_is_recalled(pigeon: Pigeon, liked: Path, remembering: ModelFolder) -> None:
-    options = ["--prompt", "a red fox", "-n", "1", "--json", "--max-memory", "1GB", "--model", remembering.path]
+def test_a_plan_counts_the_drawing_of_what_is_recalled(pigeon: Pigeon, liked: Path, remembering: ModelFolder) -> None:
+    options = ["--prompt", "a red fox", "-n", "1", "--json", "--dtype", "float32", "--model", remembering.path]
     result = pigeon("--history", liked, *options)
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
