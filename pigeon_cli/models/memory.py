@@ -19,7 +19,7 @@ from torch.nn import functional
 from pigeon_cli.core.configs import MemoryConfig
 from pigeon_cli.models.outlines import CELLS
 
-KEY_SCALE: Final = 127.0
+_KEY_SCALE: Final = 127.0
 _FILTERS: Final[list[dict[str, Any]]] = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lp": 1, "lc": 0}]
 """For numbers of two bytes."""
 
@@ -70,6 +70,11 @@ class Memory(nn.Module):
         """Outlines [..., CELLS] to unit vectors [..., key_width] in float32."""
         weight = self.projection.weight.float()
         return functional.normalize((lines.float() - self.centre.float()) @ weight.T, dim=-1)
+
+    def learn_keys(self, lines: Tensor) -> None:
+        """Keep outlines [keys, CELLS] as keys."""
+        keys = self.key_of(lines).detach()
+        self.keys.copy_((keys / keys.abs().amax(1, keepdim=True).clamp_min(1e-6) * _KEY_SCALE).round())
 
     def recognise(self, lines: Tensor) -> Tensor:
         """For outlines [CELLS] of a picture the best cosine with a key of every thing, float32 [things]."""

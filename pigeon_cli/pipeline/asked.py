@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from PIL import Image
+from torch import Tensor
 
 from pigeon_cli.core.configs import ModelSpec
 from pigeon_cli.core.records import AS_IT_WAS, Framing
@@ -22,6 +23,8 @@ class Asked:
     titles: Sequence[str]
     framing: Framing = AS_IT_WAS
     """What was done to the reference."""
+    tastes: Tensor | None = None
+    """Float [images, width] of the history, where they have been read already."""
     recalled: str | None = None
     """What the thing is called whose drawing, known by heart, took the reference's place."""
 

@@ -140,8 +140,8 @@ def recall(asked: Asked, parts: Parts, things: Sequence[Remembered], settings: S
         thing = named if wish is None else seen_thing(memory, wish, named)
         if thing is None:
             return asked
-        tastes = read_tastes(parts, asked.history)
-        taste, least = None if tastes is None else tastes.mean(0), 0.0 if wish is None else NEAR
+        asked = replace(asked, tastes=read_tastes(parts, asked.history))
+        taste, least = None if asked.tastes is None else asked.tastes.mean(0), 0.0 if wish is None else NEAR
         drawing = nearest_drawing(memory, thing, taste, least)
         if drawing is None:
             return asked

@@ -251,7 +251,7 @@ class Session:
         given = [*asked.history] if asked.reference is None else [*asked.history, asked.reference]
         with stages("read the images", len(given)), self.parts.use(TOKENIZER) as tokenizer:
             tokens = tokenize(tokenizer, given)
-            tastes = read_tastes(self.parts, asked.history)
+            tastes = asked.tastes if asked.tastes is not None else read_tastes(self.parts, asked.history)
             # What a plan evicts next must not be held here.
             del tokenizer
         if asked.reference is not None:

@@ -19,18 +19,19 @@ from torch.nn import functional
 from pigeon_cli.core.configs import MemoryConfig
 from pigeon_cli.core.errors import UsageError
 from pigeon_cli.core.randomness import stream_seed
-from pigeon_cli.models.memory import KEY_SCALE, Memory, pack_codes
-from pigeon_cli.models.taste import TasteReader, picture_statistics
+from pigeon_cli.models.memory import Memory, pack_codes
+from pigeon_cli.models.taste import TasteReader
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.pipeline.recall import MEMORY_LIST, Remembered
-from pigeon_cli.training.batches import IconBatches, normalise
+from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.code_cache import EncodedLook, plain_codes
 from pigeon_cli.training.data.alike import AT_ONCE, outlines_of
 from pigeon_cli.training.data.dataset import IconRecord, grouped
 from pigeon_cli.training.data.looks import PLAIN, apply_look, draw_look
 from pigeon_cli.training.data.sets import ICON_SETS
+from pigeon_cli.training.frozen_reader import frozen_taste_reader, tastes_of
 from pigeon_cli.training.sequences import most_typical
-from pigeon_cli.weights.checkpoint import load_part, save_part
+from pigeon_cli.weights.checkpoint import save_part
 from pigeon_cli.weights.store import ModelFolder
 
 CLEAREST: Final = (
@@ -56,10 +57,9 @@ def build_memory(
     """Write ``memory.safetensors`` and ``memory.txt`` from the plain pictures of a code cache; returns how many
     drawings. Raises :class:`UsageError` where ``config.json`` expects another memory, or no taste reader.
     """
-    if folder.spec.taste is None:
+    reader = frozen_taste_reader(folder, batches.device)
+    if folder.spec.taste is None or reader is None:
         raise UsageError(f"{folder.path} has no taste reader", "describe one in its config.json, then: train taste")
-    reader = TasteReader(folder.spec.taste).to(batches.device)
-    load_part(reader, folder.part("taste"))
     plain = plain_codes(looks)
     seen = [record for record in batches.train if record.id in plain]
     things = sorted({record.meaning for record in seen})
@@ -125,8 +125,7 @@ def _learn_keys(memory: Memory, lines: Tensor) -> None:
     with torch.no_grad():
         memory.projection.weight.zero_()
         memory.projection.weight[:width] = directions[:width] / scales.unsqueeze(1)
-        keys = memory.key_of(lines)
-    memory.keys.copy_((keys / keys.abs().amax(1, keepdim=True).clamp_min(1e-6) * KEY_SCALE).round())
+    memory.learn_keys(lines)
 
 
 def _learn_hands(memory: Memory, batches: IconBatches, tokenizer: VisualTokenizer, reader: TasteReader) -> None:
@@ -137,7 +136,7 @@ def _learn_hands(memory: Memory, batches: IconBatches, tokenizer: VisualTokenize
         for _ in range(HISTORIES):
             look = draw_look(rng, monochrome=ICON_SETS[name].monochrome)
             images = apply_look(look, batches.rgba(rng.choices(records, k=SHOWN)))
-            vectors = _tastes(images, tokenizer, reader)
+            vectors = tastes_of(images, tokenizer, reader)
             tastes += [vectors[:count].mean(0) for count in (1, SHOWN - 2, SHOWN)]
             hands += [HANDS.index(name)] * 3
     told, wanted = torch.stack(tastes), torch.tensor(hands)
@@ -168,17 +167,11 @@ def _learn_finishes(
     for name, records in batches.dataset.train_by_set.items():
         some = rng.sample(records, min(FINISHED, len(records)))
         images = apply_look(PLAIN, batches.rgba(some))
-        memory.tastes[HANDS.index(name)] = _tastes(images, tokenizer, reader).mean(0)
+        memory.tastes[HANDS.index(name)] = tastes_of(images, tokenizer, reader).mean(0)
         codes = [plain[record.id] for record in some if record.id in plain]
         if style and codes:
             typical = codes[most_typical(codes, codebook, style)][:style]
             memory.styles[HANDS.index(name)] = torch.from_numpy(typical)
-
-
-@torch.no_grad()
-def _tastes(images: Tensor, tokenizer: VisualTokenizer, reader: TasteReader) -> Tensor:
-    vectors: Tensor = reader(picture_statistics(images, tokenizer.patch_features(normalise(images))))
-    return vectors.float()
 
 
 def _write_list(folder: ModelFolder, things: Sequence[str], by_meaning: Mapping[str, Sequence[IconRecord]]) -> None:

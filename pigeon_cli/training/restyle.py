@@ -25,6 +25,7 @@ from pigeon_cli.training.data.sets import ICON_SETS
 
 PICTURES_A_LOOK = 2
 REMEMBERED_SHARE = 0.5
+SOURCES = ("own", "plain", "alike", "kin", "foreign")
 
 
 @dataclass(frozen=True)
@@ -134,21 +135,18 @@ class Restyler:
     ) -> tuple[list[IconRecord], list[bool], list[bool]]:
         """The drawing that each of ``records`` is drawn from, and which are the picture itself and other finishes."""
         sources, own, kin = [], [], []
-        kinds = rng.choices(range(5), [*_listed(shares), max(0.0, 1 - sum(_listed(shares)))], k=len(records))
+        listed = shares.own, shares.plain, shares.alike, shares.kin
+        kinds = rng.choices(SOURCES, [*listed, max(0.0, 1 - sum(listed))], k=len(records))
         for record, kind in zip(records, kinds, strict=True):
             members = self.by_meaning.get(record.meaning, ())
             others: Sequence[IconRecord] = ()
-            if kind == 2:
+            if kind == "alike":
                 others = self.alike.get(record.id, ())
-            elif kind == 3:
+            elif kind == "kin":
                 others = [other for other in members if other.family == record.family and other.set != record.set]
-            elif kind == 4:
+            elif kind == "foreign":
                 others = [other for other in members if other.family != record.family]
             sources.append(rng.choice(others) if others else record)
-            own.append(kind == 0)
-            kin.append(kind == 3 and bool(others))
+            own.append(kind == "own")
+            kin.append(kind == "kin" and bool(others))
         return sources, own, kin
-
-
-def _listed(shares: SourceShares) -> tuple[float, ...]:
-    return shares.own, shares.plain, shares.alike, shares.kin

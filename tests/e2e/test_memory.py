@@ -19,7 +19,6 @@ from pigeon_cli.core.records import Candidate
 from pigeon_cli.engine.devices import choose_device
 from pigeon_cli.engine.residency import TOKENIZER
 from pigeon_cli.history.preprocess import to_shares
-from pigeon_cli.models.memory import KEY_SCALE
 from pigeon_cli.models.outlines import outlines
 from pigeon_cli.pipeline.draw import draw
 from pigeon_cli.pipeline.recall import MEMORY_LIST
@@ -53,7 +52,7 @@ def remembering(tmp_path: Path) -> ModelFolder:
     with torch.no_grad():
         torch.nn.init.orthogonal_(memory.projection.weight)
         lines = outlines(torch.from_numpy(to_shares(fox_picture(), 128))[None])
-        memory.keys.copy_((memory.key_of(lines) * KEY_SCALE).round())
+        memory.learn_keys(lines)
     memory.key_things.fill_(1)
     (folder.path / "config.json").write_text(spec_text(replace(folder.spec, memory=memory.config)))
     found = ModelFolder(folder.path)

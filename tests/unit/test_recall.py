@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from pigeon_cli.core.errors import WeightsError
 from pigeon_cli.history.preprocess import to_shares
-from pigeon_cli.models.memory import KEY_SCALE, Memory
+from pigeon_cli.models.memory import Memory
 from pigeon_cli.models.outlines import outlines
 from pigeon_cli.pipeline.recall import (
     MEMORY_LIST,
@@ -88,10 +88,8 @@ def knowing(*pictures: Image.Image) -> Memory:
     """A memory that knows one thing by each of ``pictures``, and drawings of the first two by several hands."""
     memory = small_memory(things=len(pictures), keys=len(pictures), drawings=[(0, 1), (0, 2), (1, 0)])
     lines = torch.cat([outlines(torch.from_numpy(to_shares(picture, 128))[None]) for picture in pictures])
-    with torch.no_grad():
-        torch.nn.init.orthogonal_(memory.projection.weight)
-        keys = memory.key_of(lines)
-    memory.keys.copy_((keys / keys.abs().amax(1, keepdim=True) * KEY_SCALE).round())
+    torch.nn.init.orthogonal_(memory.projection.weight)
+    memory.learn_keys(lines)
     memory.key_things.copy_(torch.arange(len(pictures)))
     return memory
 

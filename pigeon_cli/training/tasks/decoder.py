@@ -28,11 +28,11 @@ from pigeon_cli.models.diffusion import (
     visible,
 )
 from pigeon_cli.models.embedding_decoder import DecodedCondition, EmbeddingDecoder
-from pigeon_cli.models.taste import TasteReader, picture_statistics
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
-from pigeon_cli.training.batches import IconBatches, normalise
+from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.code_cache import encode_pictures
 from pigeon_cli.training.figures import psnr, save_tensor_sheet
+from pigeon_cli.training.frozen_reader import frozen_taste_reader, tastes_of
 from pigeon_cli.training.loop import MovingAverage, TrainingTask
 from pigeon_cli.training.restyle import Restyled, Restyler, SourceShares
 from pigeon_cli.weights.checkpoint import load_part, save_part
@@ -105,11 +105,7 @@ class DecoderTask(TrainingTask):
         self.vae = cast(Any, build_vae(spec.diffusion)).to(device, memory_format=torch.channels_last)
         load_part(self.vae, folder.part("vae"))
         self.vae.requires_grad_(False).eval()
-        self.taste: TasteReader | None = None
-        if spec.taste is not None:
-            self.taste = TasteReader(spec.taste).to(device)
-            load_part(self.taste, folder.part("taste"))
-            self.taste.requires_grad_(False).eval()
+        self.taste = frozen_taste_reader(folder, device)
         self.restyler = Restyler(batches, remembered=self._remembered)
         self.valid = Restyler(batches, batches.valid)
         self.modules = {"unet": self.unet, "average": self.average, "painter": self.painter}
@@ -167,7 +163,7 @@ class DecoderTask(TrainingTask):
         """[B, taste width]: the mean over one to all of the other pictures under a picture's look."""
         if self.taste is None:
             return torch.zeros(len(batch.wanted), 0, device=self.batches.device)
-        vectors = self.taste(picture_statistics(batch.wanted, self.tokenizer.patch_features(normalise(batch.wanted))))
+        vectors = tastes_of(batch.wanted, self.tokenizer, self.taste)
         tastes = []
         for start in range(0, len(vectors), TOGETHER):
             group = vectors[start : start + TOGETHER]
