@@ -24,7 +24,9 @@ TIMEOUT = 300
 def sample(device: str, out: Path) -> dict[str, Any]:
     """The report of ``pigeon generate --sample`` on ``device``, in a process of its own."""
     arguments = ("generate", "--sample", "--device", device, "--json", "--out", str(out))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # What a machine without a registry carries of libraries stays on the path.
+    carried = os.environ.get("PYTHONPATH", "")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), carried)))}
     command = [sys.executable, "-c", PIGEON, *arguments]
     done = subprocess.run(
         command, env=environment, cwd=out.parent, capture_output=True, text=True, timeout=TIMEOUT, check=False
