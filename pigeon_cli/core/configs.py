@@ -187,6 +187,9 @@ class DiffusionConfig:
     A small model's codes hold 90 bytes a picture, in which the lines of a reference are lost."""
     taste_width: int = 0
     """Of the history's taste that the UNet is told; 0: nothing of it (released weights)."""
+    history_pictures: int = 0
+    """Liked pictures that the UNet attends to (``models/history_encoder.py``); a shorter history is padded with
+    pictures of which nothing is seen. 0: it sees none (released weights)."""
 
 
 @dataclass(frozen=True)

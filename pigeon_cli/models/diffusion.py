@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pigeon_cli.core.configs import DiffusionConfig
+from pigeon_cli.models.history_encoder import HistoryEncoder
 
 SIZES = 6
 """Numbers of SDXL's size conditioning (:func:`size_ids`)."""
@@ -26,10 +27,13 @@ class Beside:
     """Scaled latents [B, c, h, w], zero where the reference is hidden; ``None`` where there is no picture of it."""
     taste: Tensor | None = None
     """The history's taste [B, taste width]; a row of zeros, like ``None``, says nothing."""
+    history: Tensor | None = None
+    """Scaled latents of liked pictures [B, N, c + 1, h, w], zero where they are hidden, which the last channel says."""
 
     def rows(self, start: int, end: int) -> Beside:
         """Some rows of a batch."""
-        return Beside(*(None if part is None else part[start:end] for part in (self.reference, self.taste)))
+        parts = (self.reference, self.taste, self.history)
+        return Beside(*(None if part is None else part[start:end] for part in parts))
 
 
 NOTHING: Final = Beside()
@@ -41,7 +45,8 @@ class GridUNet(nn.Module):
 
     Cross-attention alone learns layout slowly; ``mini`` therefore joins the context, read as a square grid in reading
     order and brought to twice its side by pixel shuffle, to the latents, and what is not hidden of the reference. The
-    taste recolours the reference, which is nearly linear in latents too, and is added to the pooled condition.
+    taste recolours the reference, which is nearly linear in latents too, and is added to the pooled condition. Liked
+    pictures are attended to beside the context.
     """
 
     def __init__(self, unet: UNet2DConditionModel, context_width: int, config: DiffusionConfig) -> None:
@@ -50,10 +55,12 @@ class GridUNet(nn.Module):
         self.grid_channels, self.reference_channels = config.grid_channels, config.reference_channels
         self.taste_width = config.taste_width
         self.grid_projection = nn.Linear(context_width, 4 * config.grid_channels)
+        self.history_pictures = config.history_pictures
+        pooled = config.unet["projection_class_embeddings_input_dim"] - SIZES * config.unet["addition_time_embed_dim"]
+        if config.history_pictures:
+            latents, side = config.unet["out_channels"], config.unet["sample_size"]
+            self.liked = HistoryEncoder(latents, side, context_width, pooled)
         if config.taste_width:
-            pooled = (
-                config.unet["projection_class_embeddings_input_dim"] - SIZES * config.unet["addition_time_embed_dim"]
-            )
             self.tells = nn.Linear(config.taste_width, pooled)
             self.recolours = nn.Linear(config.taste_width, config.reference_channels**2)
             for last in (self.tells, self.recolours):
@@ -84,8 +91,20 @@ class GridUNet(nn.Module):
             reference = reference + torch.einsum("bchw,bcd->bdhw", reference, matrix.to(reference.dtype))
         return torch.cat([grid, reference.to(grid.dtype)], dim=1)
 
-    def pool(self, pooled: Tensor, beside: Beside = NOTHING) -> Tensor:
-        """The decoder's pooled vector [B, P], with the taste added."""
+    def attend(self, context: Tensor, pooled: Tensor, beside: Beside = NOTHING) -> tuple[Tensor, Tensor]:
+        """Context [B, Q, C] with the tokens of liked pictures behind it, and the pooled vector [B, P] with taste and
+        history added."""
+        pooled = self._told(pooled, beside)
+        if not self.history_pictures:
+            return context, pooled
+        side = self.unet.config["sample_size"]
+        shape = (len(context), self.history_pictures, self.unet.config["out_channels"] + 1, side, side)
+        history = context.new_zeros(shape) if beside.history is None else beside.history.to(context)
+        missing = max(0, self.history_pictures - history.shape[1])
+        tokens, told = self.liked.read(functional.pad(history, (0, 0, 0, 0, 0, 0, 0, missing)))
+        return torch.cat([context, tokens], dim=1), pooled + told
+
+    def _told(self, pooled: Tensor, beside: Beside) -> Tensor:
         if self.taste_width == 0:
             return pooled
         taste = beside.taste
@@ -181,7 +200,8 @@ def denoise(
     guided = guidance != 1.0
     picture = None
     if isinstance(unet, GridUNet):
-        picture, pooled = unet.project(context if grid is None else grid, beside), unet.pool(pooled, beside)
+        picture = unet.project(context if grid is None else grid, beside)
+        context, pooled = unet.attend(context, pooled, beside)
     if guided:
         context, pooled = _with_zeros(context), _with_zeros(pooled)
         picture = None if picture is None else _with_zeros(picture)

@@ -1,0 +1,77 @@
+"""What the image generator of a small model sees of the liked images themselves (released weights see none of them).
+
+A taste is a vector and style tokens are eight codes: they tell the set and the colours of a history, not how its
+pictures are made. So the UNet also attends to the liked pictures, as tokens that it was trained to read together with
+this encoder, and so learns what of a history to take over.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+GROUPS = 16
+WIDTHS = (64, 128, 256)
+"""Of the feature maps, each with half the side of the one before."""
+
+
+class HistoryEncoder(nn.Module):
+    """Liked pictures, each by itself, to tokens for cross-attention, and their mean to a part of the pooled condition.
+
+    Each side of the latents shrinks to a quarter, so that 16 x 16 places become 16 tokens a picture.
+    """
+
+    def __init__(self, channels: int, side: int, context_width: int, pooled_width: int) -> None:
+        super().__init__()
+        first, second, third = WIDTHS
+        self.reads = nn.Conv2d(channels + 1, first, 3, padding=1)
+        self.halves = _shrink(first, second)
+        self.middle = _Residual(second)
+        self.quarters = _shrink(second, third)
+        self.last = _Residual(third)
+        self.places = nn.Parameter(torch.randn((side // 4) ** 2, context_width) * 0.02)
+        self.tokens = nn.Sequential(nn.LayerNorm(third), nn.Linear(third, context_width))
+        self.pools = nn.Sequential(nn.LayerNorm(2 * third), nn.Linear(2 * third, third), nn.SiLU())
+        self.tells = nn.Linear(third, pooled_width)
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents [B, c + 1, h, w] of pictures, the last channel 1 where a place is seen and 0 where all is hidden, to
+        tokens [B, h w / 16, context_width] and features [B, WIDTHS[-1]] whose mean over a history :meth:`pool` takes.
+        """
+        rows = self.last(self.quarters(self.middle(self.halves(self.reads(pictures))))).flatten(2).transpose(1, 2)
+        counted = torch.cat([rows.mean(1), rows.float().std(1).to(rows.dtype)], dim=1)
+        return self.tokens(rows) + self.places, self.pools(counted)
+
+    def read(self, history: Tensor) -> tuple[Tensor, Tensor]:
+        """Histories [B, N, c + 1, h, w] to tokens [B, N h w / 16, context_width], zero for pictures of which nothing is
+        seen, and to what the pooled condition takes [B, pooled_width].
+        """
+        batch, count = history.shape[:2]
+        tokens, features = self(history.flatten(0, 1))
+        present = history[:, :, -1].flatten(2).amax(2).to(tokens.dtype)
+        tokens = tokens.unflatten(0, (batch, count)) * present[:, :, None, None]
+        return tokens.flatten(1, 2), self.pool(features.unflatten(0, (batch, count)), present)
+
+    def pool(self, features: Tensor, present: Tensor) -> Tensor:
+        """The mean of the features [B, N, W] of ``present`` pictures [B, N], for the pooled condition; zero for none."""
+        share = present / present.sum(1, keepdim=True).clamp_min(1)
+        told: Tensor = self.tells((features * share.unsqueeze(-1)).sum(1))
+        return told * (present.amax(1, keepdim=True) > 0)
+
+
+def _shrink(width: int, wider: int) -> nn.Module:
+    return nn.Sequential(nn.GroupNorm(GROUPS, width), nn.SiLU(), nn.Conv2d(width, wider, 3, stride=2, padding=1))
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm0, self.norm1 = nn.GroupNorm(GROUPS, width), nn.GroupNorm(GROUPS, width)
+        self.conv0, self.conv1 = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Same shape as ``values``."""
+        inner = self.conv0(functional.silu(self.norm0(values)))
+        output: Tensor = values + self.conv1(functional.silu(self.norm1(inner)))
+        return output
