@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -13,14 +13,25 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pigeon_cli.core.errors import OutputError, WeightsError
+from pigeon_cli.weights.packed import pack, unpack
 
 
-def save_part(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.bfloat16) -> None:
-    """Write floating tensors as ``dtype``, others as they are, through a temporary file beside ``path``."""
-    ready = {
-        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
-        for name, tensor in tensors.items()
-    }
+def save_part(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype = torch.bfloat16,
+    packed: bool = False,
+    exact: Collection[str] = (),
+) -> None:
+    """Write floating tensors as ``dtype``, others as they are, through a temporary file beside ``path``.
+
+    ``packed`` writes large matrices as int8 instead (:func:`pigeon_cli.weights.packed.pack`), but those of ``exact``.
+    """
+    if packed:
+        tensors = pack(tensors, dtype, exact)
+    else:
+        tensors = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,13 +47,17 @@ def save_part(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype = to
 
 
 def read_part(path: Path) -> dict[str, Tensor]:
-    """All tensors of one weights file; raises :class:`WeightsError` that names the file."""
+    """All tensors of one weights file, packed ones in float32; raises :class:`WeightsError` that names the file."""
     try:
-        return load_file(path)
+        found = load_file(path)
     except (OSError, SafetensorError) as error:
         raise WeightsError(
             f"cannot read the weights file {path}: {error}", "reinstall pigeon, or point --model at a complete folder"
         ) from error
+    try:
+        return unpack(found)
+    except ValueError as error:
+        raise _mismatch(path, str(error)) from error
 
 
 def load_part(module: nn.Module, path: Path, ignored: frozenset[str] = frozenset(), start: str = "") -> None:
