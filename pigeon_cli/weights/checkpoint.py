@@ -46,8 +46,11 @@ def save_part(
         ) from error
 
 
-def read_part(path: Path) -> dict[str, Tensor]:
-    """All tensors of one weights file, packed ones in float32; raises :class:`WeightsError` that names the file."""
+def read_part(path: Path, start: str = "") -> dict[str, Tensor]:
+    """The tensors of one weights file whose keys begin with ``start``, packed ones in float32.
+
+    Raises :class:`WeightsError` that names the file, and the key of scales that do not fit what they are of.
+    """
     try:
         found = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -55,7 +58,7 @@ def read_part(path: Path) -> dict[str, Tensor]:
             f"cannot read the weights file {path}: {error}", "reinstall pigeon, or point --model at a complete folder"
         ) from error
     try:
-        return unpack(found)
+        return unpack({key: tensor for key, tensor in found.items() if key.startswith(start)})
     except ValueError as error:
         raise _mismatch(path, str(error)) from error
 
@@ -65,7 +68,7 @@ def load_part(module: nn.Module, path: Path, ignored: frozenset[str] = frozenset
 
     Only keys that begin with ``start`` count, without it.
     """
-    found = {key.removeprefix(start): tensor for key, tensor in read_part(path).items() if key.startswith(start)}
+    found = {key.removeprefix(start): tensor for key, tensor in read_part(path, start).items()}
     load_tensors(module.state_dict(), found, path, ignored)
 
 

@@ -104,9 +104,12 @@ def test_a_module_comes_back_from_a_packed_file(tmp_path: Path) -> None:
 
 
 def test_a_part_of_a_packed_file_is_read_by_the_start_of_its_keys(tmp_path: Path) -> None:
-    linear = nn.Linear(64, 80)
-    save_part(tmp_path / "p.safetensors", {f"a.{k}": t for k, t in linear.state_dict().items()}, packed=True)
-    load_part(linear, tmp_path / "p.safetensors", start="a.")
+    first, second, path = nn.Linear(64, 80), nn.Linear(64, 80), tmp_path / "part.safetensors"
+    tensors = {f"{side}.{key}": tensor for side in "ab" for key, tensor in first.state_dict().items()}
+    save_part(path, tensors, packed=True)
+    assert read_part(path, "a.").keys() == {"a.weight", "a.bias"}
+    load_part(second, path, start="a.")
+    assert torch.equal(second.weight, there_and_back(first.weight))
 
 
 def test_a_memory_keeps_its_own_int8(tmp_path: Path) -> None:
