@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from pigeon_cli.core.errors import WeightsError
 from pigeon_cli.engine.plan import Precision
 from pigeon_cli.engine.schedule import Part
+from pigeon_cli.weights.packed import scale_of
 from pigeon_cli.weights.stored_model import StoredModel
 
 MADE_OF: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
@@ -37,7 +38,7 @@ class Stored:
 
     bytes: int = 0
     kinds: frozenset[str] = frozenset()
-    """Types of its floating tensors, as safetensors names them."""
+    """Types of its floating tensors, as safetensors names them; ``I8`` of packed ones, which are of no precision's."""
     plain: int = 0
     """Floating numbers outside the weights of linear layers."""
     linear: int = 0
@@ -47,6 +48,8 @@ class Stored:
     """Bytes of tensors that are not floating and stay as they are."""
     largest: int = 0
     """Bytes of the largest tensor."""
+    unpacked: int = 0
+    """Bytes in float32 of what is packed in the file (:mod:`pigeon_cli.weights.packed`)."""
 
     def __add__(self, more: Stored) -> Stored:
         return Stored(
@@ -57,6 +60,7 @@ class Stored:
             self.scales + more.scales,
             self.other + more.other,
             max(self.largest, more.largest),
+            self.unpacked + more.unpacked,
         )
 
     def size(self, precision: Precision) -> int:
@@ -70,11 +74,12 @@ class Stored:
 
     def passing(self, precision: Precision, mapped: bool) -> int:
         """Bytes of the file that are in memory besides while the weights are made: all of it where it is read as a
-        whole, its largest tensor where it is ``mapped``, none where the file's own bytes are the weights."""
+        whole, with what was packed in it a second time, unpacked; its largest tensor where it is ``mapped``, as packed
+        files never are; none where the file's own bytes are the weights."""
         own = {Precision.FLOAT32: {"F32"}, Precision.BFLOAT16: {"BF16"}}
         if self.kinds <= own.get(precision, set()):
             return 0
-        return self.largest if mapped else self.bytes
+        return self.largest if mapped else self.bytes + self.unpacked
 
 
 def stored(model: StoredModel, name: str) -> list[Stored]:
@@ -115,17 +120,27 @@ def _read(path: Path, place: Callable[[str], str | None], start: str) -> Stored:
             tensors = [(key, part.get_dtype(), part.get_shape()) for key, part in slices if key is not None]
     except (OSError, SafetensorError) as error:
         raise _unreadable(path, error) from error
-    return sum((_tensor(*each) for each in tensors if each[0].startswith(start)), Stored())
+    names = {key for key, _, _ in tensors}
+    packed = {key for key, kind, _ in tensors if kind == "I8" and scale_of(key) in names}
+    scales = {scale_of(key) for key in packed}
+    found = Stored()
+    for key, kind, shape in tensors:
+        if key.startswith(start):
+            size = math.prod(shape) * _width(kind)
+            # Scales are gone when the file is read.
+            found += Stored(size, largest=size) if key in scales else _tensor(key, kind, shape, size, key in packed)
+    return found
 
 
-def _tensor(key: str, kind: str, shape: Sequence[int]) -> Stored:
-    count = math.prod(shape)
-    size = count * _width(kind)
-    if not kind.startswith(("F", "BF")):
+def _tensor(key: str, kind: str, shape: Sequence[int], size: int, packed: bool) -> Stored:
+    """A tensor of ``size`` bytes in the file."""
+    if not (packed or kind.startswith(("F", "BF"))):
         return Stored(size, other=size, largest=size)
+    count = math.prod(shape)
+    unpacked = count * Precision.FLOAT32.width if packed else 0
     if is_linear(key, shape):
-        return Stored(size, frozenset({kind}), linear=count, scales=shape[0], largest=size)
-    return Stored(size, frozenset({kind}), plain=count, largest=size)
+        return Stored(size, frozenset({kind}), linear=count, scales=shape[0], largest=size, unpacked=unpacked)
+    return Stored(size, frozenset({kind}), plain=count, largest=size, unpacked=unpacked)
 
 
 def is_linear(key: str, shape: Sequence[int]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -13,14 +13,25 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pigeon_cli.core.errors import OutputError, WeightsError
+from pigeon_cli.weights.packed import pack, unpack
 
 
-def save_part(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.bfloat16) -> None:
-    """Write floating tensors as ``dtype``, others as they are, through a temporary file beside ``path``."""
-    ready = {
-        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).detach().cpu().contiguous()
-        for name, tensor in tensors.items()
-    }
+def save_part(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    dtype: torch.dtype = torch.bfloat16,
+    packed: bool = False,
+    exact: Collection[str] = (),
+) -> None:
+    """Write floating tensors as ``dtype``, others as they are, through a temporary file beside ``path``.
+
+    ``packed`` writes large matrices as int8 instead (:func:`pigeon_cli.weights.packed.pack`), but those of ``exact``.
+    """
+    if packed:
+        tensors = pack(tensors, dtype, exact)
+    else:
+        tensors = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,14 +46,21 @@ def save_part(path: Path, tensors: Mapping[str, Tensor], dtype: torch.dtype = to
         ) from error
 
 
-def read_part(path: Path) -> dict[str, Tensor]:
-    """All tensors of one weights file; raises :class:`WeightsError` that names the file."""
+def read_part(path: Path, start: str = "") -> dict[str, Tensor]:
+    """The tensors of one weights file whose keys begin with ``start``, packed ones in float32.
+
+    Raises :class:`WeightsError` that names the file, and the key of scales that do not fit what they are of.
+    """
     try:
-        return load_file(path)
+        found = load_file(path)
     except (OSError, SafetensorError) as error:
         raise WeightsError(
             f"cannot read the weights file {path}: {error}", "reinstall pigeon, or point --model at a complete folder"
         ) from error
+    try:
+        return unpack({key: tensor for key, tensor in found.items() if key.startswith(start)})
+    except ValueError as error:
+        raise _mismatch(path, str(error)) from error
 
 
 def load_part(module: nn.Module, path: Path, ignored: frozenset[str] = frozenset(), start: str = "") -> None:
@@ -50,7 +68,7 @@ def load_part(module: nn.Module, path: Path, ignored: frozenset[str] = frozenset
 
     Only keys that begin with ``start`` count, without it.
     """
-    found = {key.removeprefix(start): tensor for key, tensor in read_part(path).items() if key.startswith(start)}
+    found = {key.removeprefix(start): tensor for key, tensor in read_part(path, start).items()}
     load_tensors(module.state_dict(), found, path, ignored)
 
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -19,7 +20,9 @@ from pigeon_cli.engine.part_bytes import Stored, is_linear, part_size, stored
 from pigeon_cli.engine.plan import Device, Plan, Precision, make_plan, precisions
 from pigeon_cli.engine.schedule import Part
 from pigeon_cli.engine.stage_bytes import Demand, key_value_bytes, stages_of, workload
+from pigeon_cli.training.shipped import save_shipped
 from pigeon_cli.weights import keymaps
+from pigeon_cli.weights.checkpoint import read_part, save_part
 from pigeon_cli.weights.official import OfficialFolder
 from pigeon_cli.weights.official_spec import BUNDLED_SPEC
 from pigeon_cli.weights.published_alignment import find_alignment
@@ -134,6 +137,44 @@ def test_sizes_are_those_of_the_tensors(name: str, tmp_path: Path) -> None:
                 continue
             wanted = sum(tensor.numel() * (width if tensor.is_floating_point() else 8) for tensor in seen)
             assert part_size(folder, part, precision).bytes == wanted, (part, precision)
+
+
+def test_packed_tensors_count_as_the_numbers_that_they_become(tmp_path: Path) -> None:
+    tensors = {
+        "fc1.weight": torch.randn(64, 80),
+        "fc1.bias": torch.randn(64),
+        "embed_tokens.weight": torch.randn(100, 50),
+        "convolution.weight": torch.randn(16, 32, 3, 3),
+        "keys": torch.ones(7, 2, dtype=torch.int8),
+    }
+    folder = ModelFolder(tmp_path)
+    save_part(folder.part("language"), tensors, packed=True)
+    (found,) = stored(folder, "language")
+    linear, plain, convolution = 64 * 80, 100 * 50, 16 * 32 * 9
+    assert (found.linear, found.scales, found.plain, found.other) == (linear, 64, 64 + plain + convolution, 14)
+    assert found.bytes == linear + plain + convolution + 4 * (64 + 100 + 16) + 2 * 64 + 14
+    loaded = read_part(folder.part("language"))
+    for precision, kind in ((FLOAT32, torch.float32), (BFLOAT16, torch.bfloat16)):
+        held = sum((t.to(kind) if t.is_floating_point() else t).nbytes for t in loaded.values())
+        assert part_size(folder, "language", precision).bytes == held
+    quantized = part_size(folder, "language", INT8)
+    assert quantized.bytes == linear + 4 * 64 + 2 * (64 + plain + convolution) + 14
+    passing = found.bytes + 4 * (linear + plain + convolution)
+    assert [found.passing(each, mapped=False) for each in (FLOAT32, BFLOAT16, INT8)] == [passing] * 3
+
+
+def test_a_packed_file_without_other_floating_tensors_is_never_its_own_weights(tmp_path: Path) -> None:
+    folder = ModelFolder(tmp_path)
+    save_part(folder.part("decoder"), {"linear.weight": torch.randn(64, 80)}, packed=True)
+    assert all(part_size(folder, "decoder", precision).passing > 0 for precision in (FLOAT32, BFLOAT16))
+
+
+def test_sizes_of_a_packed_model_are_those_of_its_modules(tmp_path: Path) -> None:
+    mini, packed = find_model("mini"), ModelFolder(tmp_path)
+    for part in ("tokenizer", "unet", "vae", "language"):
+        save_shipped(packed, part, read_part(cast(ModelFolder, mini).part(part)))
+        for precision in (FLOAT32, BFLOAT16, INT8):
+            assert part_size(packed, part, precision).bytes == part_size(mini, part, precision).bytes, (part, precision)
 
 
 def test_linear_weights_are_told_from_tables_by_their_names(spec: ModelSpec) -> None:

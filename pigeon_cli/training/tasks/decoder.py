@@ -35,7 +35,8 @@ from pigeon_cli.training.figures import psnr, save_tensor_sheet
 from pigeon_cli.training.frozen_reader import frozen_taste_reader, tastes_of
 from pigeon_cli.training.loop import MovingAverage, TrainingTask
 from pigeon_cli.training.restyle import Restyled, Restyler, SourceShares
-from pigeon_cli.weights.checkpoint import load_part, save_part
+from pigeon_cli.training.shipped import save_shipped
+from pigeon_cli.weights.checkpoint import load_part
 from pigeon_cli.weights.store import ModelFolder
 
 EMPTY_SHARE = 0.1
@@ -272,4 +273,4 @@ class DecoderTask(TrainingTask):
         return decode_latents(self.vae, latents).permute(0, 3, 1, 2).float() / 255
 
     def export(self) -> None:
-        save_part(self.folder.part("unet"), self.average.state_of(self.unet))
+        save_shipped(self.folder, "unet", self.average.state_of(self.unet))

@@ -22,7 +22,8 @@ from pigeon_cli.training.loop import TrainingTask
 from pigeon_cli.training.losses import NearCodes, nearest_codes, soft_cross_entropy
 from pigeon_cli.training.request_sheet import RequestSheet, imagine_codes
 from pigeon_cli.training.sequences import CodedRequest, SequenceBatch, SequenceSampler, misled
-from pigeon_cli.weights.checkpoint import load_part, save_part
+from pigeon_cli.training.shipped import save_shipped
+from pigeon_cli.weights.checkpoint import load_part
 from pigeon_cli.weights.store import ModelFolder
 from pigeon_cli.weights.tied import load_language
 
@@ -184,8 +185,8 @@ class LanguageTask(TrainingTask):
         with torch.no_grad():
             table = self.table().detach()
         state = {name: tensor for name, tensor in self.language.state_dict().items() if name != "lm_head.weight"}
-        save_part(self.folder.part("language"), state | {"model.embed_tokens.weight": table})
-        save_part(self.folder.part("base_adapter"), self.adapter.state_dict())
+        save_shipped(self.folder, "language", state | {"model.embed_tokens.weight": table})
+        save_shipped(self.folder, "base_adapter", self.adapter.state_dict())
 
     def start_from(self, folder: ModelFolder) -> None:
         load_language(self.language, folder.part("language"))

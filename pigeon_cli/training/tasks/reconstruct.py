@@ -31,6 +31,7 @@ from pigeon_cli.training.request_codes import Sampler
 from pigeon_cli.training.request_prompts import RequestPrompts
 from pigeon_cli.training.request_sheet import CodedSheet, imagine_codes
 from pigeon_cli.training.sequences import CodedRequest
+from pigeon_cli.training.shipped import save_shipped
 from pigeon_cli.training.trained_lora import base_with_lora
 from pigeon_cli.weights.checkpoint import load_part, read_part, save_part
 from pigeon_cli.weights.store import ModelFolder
@@ -213,11 +214,17 @@ class ReconstructTask(TrainingTask):
         load_part(self.mask, folder.part("mask_generator"))
 
     def export(self) -> None:
-        # A model folder is shipped; an alignment is what stage 2 goes on from, so it keeps every bit.
-        dtype = torch.bfloat16 if self.out is self.folder else torch.float32
-        save_part(self.out.part("lora"), lora_state(self.language), dtype)
-        save_part(self.out.part("adapter"), self.adapter.state_dict(), dtype)
-        save_part(self.out.part("mask_generator"), self.mask.state_dict(), dtype)
+        states = {
+            "lora": lora_state(self.language),
+            "adapter": self.adapter.state_dict(),
+            "mask_generator": self.mask.state_dict(),
+        }
+        for name, state in states.items():
+            if self.out is self.folder:
+                save_shipped(self.folder, name, state)
+            else:
+                # An alignment is what stage 2 goes on from, so it keeps every bit.
+                save_part(self.out.part(name), state, torch.float32)
 
 
 def planted_columns(layout: TokenLayout, requests: Sequence[CodedRequest]) -> Tensor:

@@ -21,7 +21,8 @@ from pigeon_cli.training.loop import TrainingTask
 from pigeon_cli.training.losses import contrast, nearest_codes
 from pigeon_cli.training.request_sheet import RequestSheet
 from pigeon_cli.training.sequences import CodedRequest, SequenceSampler
-from pigeon_cli.weights.checkpoint import load_part, save_part
+from pigeon_cli.training.shipped import save_shipped
+from pigeon_cli.weights.checkpoint import load_part
 from pigeon_cli.weights.store import ModelFolder
 
 WORN_SHARE = 0.25
@@ -191,4 +192,4 @@ class ScorerTask(TrainingTask):
         right = [square.diagonal() for square in self._cosines()]
         self.scorer.standard_mean.copy_(torch.stack([values.mean() for values in right]))
         self.scorer.standard_deviation.copy_(torch.stack([values.std() for values in right]))
-        save_part(self.folder.part("scorer"), self.scorer.state_dict())
+        save_shipped(self.folder, "scorer", self.scorer.state_dict())

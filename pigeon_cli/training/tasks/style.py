@@ -19,8 +19,9 @@ from pigeon_cli.training.figures import PixelHead, gradient_loss, psnr, save_ten
 from pigeon_cli.training.loop import TrainingTask
 from pigeon_cli.training.losses import contrast
 from pigeon_cli.training.restyle import PICTURES_A_LOOK, Restyled, Restyler, SourceShares
+from pigeon_cli.training.shipped import save_shipped
 from pigeon_cli.training.tokenizer_start import fit_pixels, patches_of
-from pigeon_cli.weights.checkpoint import load_part, save_part
+from pigeon_cli.weights.checkpoint import load_part
 from pigeon_cli.weights.store import ModelFolder
 
 SHARES = SourceShares(own=0.3, plain=0.3, own_style=0.25)
@@ -166,5 +167,5 @@ class StyleTask(TrainingTask):
         return figures
 
     def export(self) -> None:
-        save_part(self.folder.part("tokenizer"), self.tokenizer.state_dict(), torch.float16)
-        save_part(self.folder.part("decoder"), self.decoder.state_dict(), torch.float16)
+        save_shipped(self.folder, "tokenizer", self.tokenizer.state_dict())
+        save_shipped(self.folder, "decoder", self.decoder.state_dict())

@@ -22,7 +22,7 @@ from pigeon_cli.training.data.looks import PLAIN, TRAIN_KINDS, Look, apply_look,
 from pigeon_cli.training.data.sets import ICON_SETS
 from pigeon_cli.training.figures import save_tensor_sheet
 from pigeon_cli.training.loop import TrainingTask
-from pigeon_cli.weights.checkpoint import save_part
+from pigeon_cli.training.shipped import save_shipped
 from pigeon_cli.weights.store import ModelFolder
 
 SHOWN = 5
@@ -150,4 +150,4 @@ class TasteTask(TrainingTask):
         return torch.cat([apply_look(look, self.batches.rgba([records[place]])) for look, records in chosen])
 
     def export(self) -> None:
-        save_part(self.folder.part("taste"), self.reader.state_dict())
+        save_shipped(self.folder, "taste", self.reader.state_dict())

@@ -18,8 +18,8 @@ from pigeon_cli.training.codebook import CodebookKeeper, k_means
 from pigeon_cli.training.figures import PixelHead, gradient_loss, psnr, save_tensor_sheet
 from pigeon_cli.training.loop import LoopSettings, TrainingTask, slowed
 from pigeon_cli.training.losses import contrast
+from pigeon_cli.training.shipped import save_shipped
 from pigeon_cli.training.tokenizer_start import fit_pixels, patches_of, start_decoder, start_encoder
-from pigeon_cli.weights.checkpoint import save_part
 from pigeon_cli.weights.store import ModelFolder
 
 START_PICTURES = 1200
@@ -200,5 +200,5 @@ class TokenizerTask(TrainingTask):
         }
 
     def export(self) -> None:
-        save_part(self.folder.part("tokenizer"), self.tokenizer.state_dict(), torch.float16)
-        save_part(self.folder.part("decoder"), self.decoder.state_dict(), torch.float16)
+        save_shipped(self.folder, "tokenizer", self.tokenizer.state_dict())
+        save_shipped(self.folder, "decoder", self.decoder.state_dict())

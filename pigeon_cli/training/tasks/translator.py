@@ -23,7 +23,7 @@ from pigeon_cli.training.loop import LoopSettings, TrainingTask, without
 from pigeon_cli.training.losses import NearCodes, nearest_codes, soft_cross_entropy
 from pigeon_cli.training.request_sheet import RequestSheet
 from pigeon_cli.training.sequences import CodedRequest, SequenceSampler, mean_style, misled, most_typical, padded
-from pigeon_cli.weights.checkpoint import save_part
+from pigeon_cli.training.shipped import save_shipped
 from pigeon_cli.weights.store import ModelFolder
 
 MOVED_SHARE = 0.25
@@ -194,7 +194,7 @@ class TranslatorTask(TrainingTask):
         self.sheet.save(path, [(*style, *row) for style, row in zip(styles, codes, strict=True)])
 
     def export(self) -> None:
-        save_part(self.folder.part("translator"), self.translator.state_dict())
+        save_shipped(self.folder, "translator", self.translator.state_dict())
 
     def parameter_groups(self, settings: LoopSettings) -> list[dict[str, Any]]:
         """Matrices of the blocks go to Muon: after the same minutes an eighth of a nat ahead of AdamW."""

@@ -14,7 +14,7 @@ from pigeon_cli.models.diffusion import build_vae
 from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.figures import gradient_loss, save_tensor_sheet
 from pigeon_cli.training.loop import TrainingTask
-from pigeon_cli.weights.checkpoint import save_part
+from pigeon_cli.training.shipped import save_shipped
 from pigeon_cli.weights.spec_file import read_spec, spec_text
 from pigeon_cli.weights.store import ModelFolder
 
@@ -54,7 +54,7 @@ class VaeTask(TrainingTask):
     def export(self) -> None:
         """Write the weights, and into config.json the latents' mean and deviation per channel."""
         self.vae.eval()
-        save_part(self.folder.part("vae"), self.vae.state_dict())
+        save_shipped(self.folder, "vae", self.vae.state_dict())
         images = self.batches.draw(random.Random(0), 128)
         latents = self.vae.encode(images * 2 - 1).latent_dist.mode().float()
         statistics = {
