@@ -124,7 +124,8 @@ def key_value_bytes(config: LanguageConfig, rows: int, tokens: int, number_bytes
 def _recall(spec: ModelSpec, memory: MemoryConfig, seen: int, wide: int) -> Stage:
     """A remembered drawing is decoded at the model's own size; ``seen`` are bytes of the history's encoder blocks."""
     reading = () if spec.taste is None else ("tokenizer", "taste")
-    indices = memory.drawings * memory.levels * memory.patches
+    # The stream brings a patch's indices to a power of two.
+    indices = memory.drawings * memory.patches * 2 * memory.levels
     pixels = _vae_numbers(spec, spec.diffusion.image_size, spec.diffusion.image_size) * wide
     why = "an encoder block for every image, or the indices of all drawings; a row: one image in the VAE's widest block"
     return Stage("recall", ("memory", *reading, "vae"), max(seen, indices), 1, pixels, why)

@@ -24,10 +24,6 @@ from pigeon_cli.models.outlines import CELLS
 ENTRIES: Final = 256
 """Of each codebook: an index is one byte."""
 _KEY_SCALE: Final = 127.0
-_FILTERS: Final[list[dict[str, Any]]] = [
-    {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 0, "pb": 0}
-]
-"""For single bytes that do not depend on the byte before."""
 
 
 class Memory(nn.Module):
@@ -69,7 +65,7 @@ class Memory(nn.Module):
         """Scaled latents [latent_channels, latent_side, latent_side] of one drawing, float32, as the UNet makes them
         and :func:`pigeon_cli.models.diffusion.decode_latents` reads them."""
         config = self.config
-        whole = unpack_indices(self.packed.cpu().numpy().tobytes(), config.drawings, config.levels, config.patches)
+        whole = unpack_indices(self.packed.cpu().numpy().tobytes(), config.levels, config.patches)
         indices = torch.from_numpy(whole[drawing].astype(np.int64)).to(self.books.device)
         entries = [book.float()[row] for book, row in zip(self.books, indices, strict=True)]
         return from_patches(torch.stack(entries).sum(0)[None], config.patch_side)[0]
@@ -117,13 +113,28 @@ def from_patches(patches: Tensor, side: int) -> Tensor:
 
 
 def pack_indices(indices: NDArray[np.uint8]) -> bytes:
-    """Indices [drawings, levels, patches] as one LZMA stream, level by level: the first ones, of which much white paper
-    is alike, pack best among themselves."""
-    planes = np.ascontiguousarray(indices.transpose(1, 0, 2))
-    return lzma.compress(planes.tobytes(), lzma.FORMAT_RAW, filters=_FILTERS)
+    """Indices [drawings, levels, patches] as one LZMA stream, patch by patch: white paper makes long runs then.
+
+    Zeros bring a patch's indices to a power of two, so that the stream tells the levels by their places.
+    """
+    drawings, levels, patches = indices.shape
+    padded = np.zeros((drawings, patches, _stride(levels)), dtype=np.uint8)
+    padded[:, :, :levels] = indices.transpose(0, 2, 1)
+    return lzma.compress(padded.tobytes(), lzma.FORMAT_RAW, filters=_filters(levels))
 
 
-def unpack_indices(packed: bytes, drawings: int, levels: int, patches: int) -> NDArray[np.uint8]:
+def unpack_indices(packed: bytes, levels: int, patches: int) -> NDArray[np.uint8]:
     """The inverse of :func:`pack_indices`."""
-    raw = lzma.decompress(packed, lzma.FORMAT_RAW, filters=_FILTERS)
-    return np.frombuffer(raw, dtype=np.uint8).reshape(levels, drawings, patches).transpose(1, 0, 2)
+    raw = lzma.decompress(packed, lzma.FORMAT_RAW, filters=_filters(levels))
+    padded = np.frombuffer(raw, dtype=np.uint8).reshape(-1, patches, _stride(levels))
+    return padded[:, :, :levels].transpose(0, 2, 1)
+
+
+def _stride(levels: int) -> int:
+    return int(2 ** (levels - 1).bit_length())
+
+
+def _filters(levels: int) -> list[dict[str, Any]]:
+    """Numbers of one byte, those of each level by statistics of their own as far as LZMA can (16 levels)."""
+    bits = min(4, (levels - 1).bit_length())
+    return [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": bits, "pb": bits}]

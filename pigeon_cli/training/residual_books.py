@@ -14,6 +14,7 @@ ROUNDS: Final = 25
 """Of Lloyd's algorithm on each level; after them the error falls by less than a thousandth a round."""
 AT_ONCE: Final = 2**14
 """Vectors whose distances are held at a time: 16 MB."""
+BEAMS: Final = 8
 START: Final = 2**14
 """Vectors among which the first centres are chosen."""
 
@@ -33,19 +34,33 @@ def fit_books(vectors: Tensor, levels: int, entries: int = ENTRIES, seed: int = 
 
 
 def quantize(vectors: Tensor, books: Tensor) -> Tensor:
-    """Indices uint8 [levels, N] of ``vectors`` [N, width]: on each level the entry nearest to what is left over."""
-    left, indices = vectors.float(), []
-    for book in books:
-        found = nearest(left, book)
-        left = left - book[found]
-        indices.append(found.to(torch.uint8))
-    return torch.stack(indices)
+    """Indices uint8 [levels, N] whose entries' sum is nearest to ``vectors`` [N, width], as far as a search finds.
+
+    The entry that is nearest on one level is not always best for the next ones: :data:`BEAMS` choices are followed,
+    which takes an eighth off the squared error of six levels.
+    """
+    return torch.cat([_search(part.float(), books) for part in vectors.split(AT_ONCE // BEAMS)], dim=1)
 
 
 def nearest(vectors: Tensor, book: Tensor) -> Tensor:
     """The number int64 [N] of the entry of ``book`` [entries, width] that is nearest to each of ``vectors``."""
     lengths = book.square().sum(1)
     return torch.cat([(lengths - 2 * part @ book.T).argmin(1) for part in vectors.split(AT_ONCE)])
+
+
+def _search(vectors: Tensor, books: Tensor) -> Tensor:
+    """:func:`quantize` for few vectors at a time."""
+    left = vectors.unsqueeze(1)
+    indices = torch.zeros(len(vectors), 1, 0, dtype=torch.uint8)
+    for book in books:
+        errors = left.square().sum(2, keepdim=True) - 2 * left @ book.T + book.square().sum(1)
+        count = min(BEAMS, errors.shape[1] * errors.shape[2])
+        best = errors.flatten(1).topk(count, dim=1, largest=False).indices
+        before, entry = best.div(len(book), rounding_mode="floor").unsqueeze(2), best % len(book)
+        left = left.take_along_dim(before, 1) - book[entry]
+        indices = torch.cat([indices.take_along_dim(before, 1), entry.unsqueeze(2).to(torch.uint8)], dim=2)
+    # Sorted by their errors, the best first.
+    return indices[:, 0].T
 
 
 def _k_means(vectors: Tensor, entries: int, stream: torch.Generator) -> Tensor:

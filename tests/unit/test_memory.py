@@ -15,12 +15,13 @@ from pigeon_cli.weights.checkpoint import load_part, save_part
 from tests.small_memory import small_memory
 
 
-def test_indices_come_back_and_white_paper_takes_no_room() -> None:
-    indices = np.full((200, 4, 64), 9, dtype=np.uint8)
-    indices[:, :, 30:40] = np.random.default_rng(0).integers(0, 256, (200, 4, 10))
+@pytest.mark.parametrize("levels", [1, 3, 4, 6, 17])
+def test_indices_come_back_and_white_paper_takes_no_room(levels: int) -> None:
+    indices = np.full((200, levels, 64), 9, dtype=np.uint8)
+    indices[:, :, 30:40] = np.random.default_rng(0).integers(0, 256, (200, levels, 10))
     packed = pack_indices(indices)
     assert len(packed) < indices.nbytes / 4
-    assert (unpack_indices(packed, 200, 4, 64) == indices).all()
+    assert (unpack_indices(packed, levels, 64) == indices).all()
 
 
 def test_patches_are_squares_in_reading_order_and_come_back() -> None:

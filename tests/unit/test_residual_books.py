@@ -35,9 +35,10 @@ def test_a_level_holds_what_those_before_it_leave_over() -> None:
     assert (rebuilt(vectors, books) == vectors).all()
 
 
-def test_indices_name_the_nearest_entry_level_by_level() -> None:
-    books = torch.tensor([[[0.0], [10.0]], [[-2.0], [3.0]]])
-    assert quantize(torch.tensor([[4.0], [7.5], [12.0]]), books).tolist() == [[0, 1, 1], [1, 0, 1]]
+def test_indices_are_those_of_the_nearest_sum() -> None:
+    books = torch.tensor([[[0.0], [10.0]], [[-6.0], [0.5]]])
+    # The nearest entry for 4 is 0, but 10 - 6 is nearer than 0 + 0.5.
+    assert quantize(torch.tensor([[4.0], [0.0], [11.0]]), books).tolist() == [[1, 0, 1], [0, 1, 1]]
 
 
 def test_the_error_falls_with_every_level_and_a_seed_fits_the_same_books() -> None:
