@@ -105,7 +105,7 @@ def build_memory(
     return len(drawings)
 
 
-def is_made(hand: int, source: int, kin: Tensor) -> bool:
+def worth_making(hand: int, source: int, kin: Tensor) -> bool:
     """Whether a drawing that ``hand`` lacks is made from one by ``source``: another finish of the same lines.
 
     ``kin`` is :func:`kinship`.
@@ -120,7 +120,7 @@ def missing_finishes(records: Sequence[IconRecord], kin: Tensor) -> list[Drawing
     for members in grouped(records, "meaning").values():
         owned = {HANDS.index(record.set): record for record in members}
         for hand in range(len(HANDS)):
-            sources = [source for source in owned if is_made(hand, source, kin)]
+            sources = [source for source in owned if worth_making(hand, source, kin)]
             if hand not in owned and sources:
                 made.append(Drawing(owned[max(sources, key=lambda source: float(kin[hand, source]))], hand))
     return made

@@ -18,7 +18,7 @@ from pigeon_cli.training.data.dataset import IconDataset, IconRecord, load_datas
 from pigeon_cli.training.data.looks import PLAIN, apply_look
 from pigeon_cli.training.finishes import UNetFinisher
 from pigeon_cli.training.frozen_reader import frozen_taste_reader
-from pigeon_cli.training.memory import CLEAREST, HANDS, Drawing, build_memory, in_order, is_made, missing_finishes
+from pigeon_cli.training.memory import CLEAREST, HANDS, Drawing, build_memory, in_order, missing_finishes, worth_making
 from pigeon_cli.training.stages import frozen_tokenizer
 from pigeon_cli.weights.checkpoint import load_part
 from pigeon_cli.weights.store import ModelFolder
@@ -51,7 +51,7 @@ def kin() -> Tensor:
 
 
 def test_finishes_are_made_for_siblings_that_draw_the_same_lines(kin: Tensor) -> None:
-    pairs = {(one, other) for one in range(len(HANDS)) for other in range(len(HANDS)) if is_made(one, other, kin)}
+    pairs = {(one, other) for one in range(len(HANDS)) for other in range(len(HANDS)) if worth_making(one, other, kin)}
     among = {(one, other) for one in (FLUENT, FLAT, CONTRAST) for other in (FLUENT, FLAT, CONTRAST) if one != other}
     assert pairs == {(EMOJIONE, MONOTONE), (MONOTONE, EMOJIONE), *among}
 
