@@ -158,7 +158,7 @@ def test_all_train_drawings_and_what_is_made_of_them_are_kept(icons: Path, tiny:
     assert float(error.mean()) < 0.3
 
 
-def test_a_finish_has_the_pictures_lines_and_does_not_depend_on_its_batch(icons: Path, tiny: ModelFolder) -> None:
+def test_a_finish_is_told_by_its_hand_and_does_not_depend_on_its_batch(icons: Path, tiny: ModelFolder) -> None:
     batches = IconBatches(load_dataset(icons), CPU.device)
     reader = frozen_taste_reader(tiny, CPU.device)
     assert reader is not None
