@@ -4,32 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from pigeon_cli.core.configs import MemoryConfig
-from pigeon_cli.models.memory import Memory, pack_codes
+from pigeon_cli.models.memory import ENTRIES, Memory, pack_indices, to_patches
+
+PATCH_SIDE = 2
 
 
 def small_memory(
     things: int,
     keys: int,
     drawings: Sequence[tuple[int, int]],
-    codes: Sequence[Sequence[int]] = (),
-    tokens: int = 4,
+    latents: Tensor | None = None,
     hands: int = 3,
     taste_width: int = 3,
-    style_tokens: int = 0,
 ) -> Memory:
-    """A memory of ``drawings``, each a thing and a hand, with ``codes`` (by default none); it recognises nothing."""
-    table = np.full((len(drawings), tokens), -1, dtype=np.int16)
-    for row, known in enumerate(codes):
-        table[row, : len(known)] = known
-    packed = pack_codes(table)
-    memory = Memory(
-        MemoryConfig(len(drawings), tokens, len(packed), things, keys, 40, hands, taste_width, style_tokens)
+    """A memory of ``drawings``, each a thing and a hand; it recognises nothing.
+
+    ``latents`` [drawings, c, h, w], by default of one patch of zeros, have 256 patches at most and are kept as they
+    are: each patch is an entry of the only codebook.
+    """
+    kept = torch.zeros(len(drawings), 1, PATCH_SIDE, PATCH_SIDE) if latents is None else latents
+    patches = to_patches(kept, PATCH_SIDE)
+    count = patches.shape[0] * patches.shape[1]
+    assert count <= ENTRIES
+    packed = pack_indices(torch.arange(count, dtype=torch.uint8).reshape(len(drawings), 1, -1).numpy())
+    config = MemoryConfig(
+        len(drawings), 1, kept.shape[1], kept.shape[2], PATCH_SIDE, len(packed), things, keys, 40, hands, taste_width
     )
+    memory = Memory(config)
     memory.packed.copy_(torch.frombuffer(bytearray(packed), dtype=torch.uint8))
+    memory.books[0, :count] = patches.flatten(0, 1)
     memory.things.copy_(torch.tensor([thing for thing, _ in drawings]))
     memory.hands.copy_(torch.tensor([hand for _, hand in drawings]))
     return memory.requires_grad_(False)

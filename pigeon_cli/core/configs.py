@@ -136,12 +136,18 @@ class TranslatorConfig:
 
 @dataclass(frozen=True)
 class MemoryConfig:
-    """Drawings that are known by heart, as codes (``mini``; ``models/memory.py``)."""
+    """Drawings that are known by heart, as latents (``mini``; ``models/memory.py``)."""
 
     drawings: int
-    tokens: int
+    levels: int
+    """Codebooks of which each patch of the latents takes one entry."""
+    latent_channels: int
+    latent_side: int
+    """In places of the latents, not in pixels."""
+    patch_side: int
+    """In such places; what one index of each level says."""
     packed_bytes: int
-    """What the codes of all drawings take."""
+    """What the indices of all drawings take."""
     things: int
     """What is drawn, each with a line in the list of names."""
     keys: int
@@ -150,7 +156,11 @@ class MemoryConfig:
     hands: int
     """Ways in which things are drawn."""
     taste_width: int
-    style_tokens: int
+
+    @property
+    def patches(self) -> int:
+        """Of one drawing, in reading order."""
+        return (self.latent_side // self.patch_side) ** 2
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from pigeon_cli.core.configs import LanguageConfig, ModelSpec, SamplingConfig
+from pigeon_cli.core.configs import LanguageConfig, MemoryConfig, ModelSpec, SamplingConfig
 from pigeon_cli.engine.part_bytes import part_size
 from pigeon_cli.engine.plan import Precision
 from pigeon_cli.engine.schedule import Stage, Workload
@@ -73,8 +73,7 @@ def stages_of(model: StoredModel, demand: Demand, precision: Precision) -> Itera
     painted = "a decoder block for every image; a row: one image in the widest block of UNet or VAE"
     taste = () if spec.taste is None else ("taste",)
     if spec.memory is not None:
-        drawing = ("memory", "tokenizer", *taste, "quantizer", "decoder", "unet", "vae")
-        yield Stage("recall", drawing, max(demand.images * seen, decoded), 1, pixels, painted)
+        yield _recall(spec, spec.memory, demand.images * seen, wide)
     yield Stage(
         "read the images", ("tokenizer", *taste), demand.images * seen, reason="an encoder block for every image"
     )
@@ -120,6 +119,16 @@ def reference_sampling(spec: ModelSpec, sampling: SamplingConfig) -> SamplingCon
 def key_value_bytes(config: LanguageConfig, rows: int, tokens: int, number_bytes: int) -> int:
     """Bytes of the keys and values of ``rows`` sequences of ``tokens``: two vectors per layer and token."""
     return rows * tokens * config.layers * 2 * config.hidden_size * number_bytes
+
+
+def _recall(spec: ModelSpec, memory: MemoryConfig, seen: int, wide: int) -> Stage:
+    """A remembered drawing is decoded at the model's own size; ``seen`` are bytes of the history's encoder blocks."""
+    reading = () if spec.taste is None else ("tokenizer", "taste")
+    # The stream brings a patch's indices to a power of two.
+    indices = memory.drawings * memory.patches * 2 * memory.levels
+    pixels = _vae_numbers(spec, spec.diffusion.image_size, spec.diffusion.image_size) * wide
+    why = "an encoder block for every image, or the indices of all drawings; a row: one image in the VAE's widest block"
+    return Stage("recall", ("memory", *reading, "vae"), max(seen, indices), 1, pixels, why)
 
 
 def _language(model: StoredModel, demand: Demand) -> tuple[str, ...]:
@@ -181,4 +190,8 @@ def _pixel_numbers(spec: ModelSpec, size: tuple[int, int] | None) -> int:
     height, width = size or (spec.diffusion.image_size, spec.diffusion.image_size)
     latents = height * width // 4 ** (len(vae["block_out_channels"]) - 1)
     painted = 2 * _UNET_MAPS * int(unet["block_out_channels"][0]) * latents
-    return max(painted, _VAE_MAPS * int(vae["block_out_channels"][0]) * height * width)
+    return max(painted, _vae_numbers(spec, height, width))
+
+
+def _vae_numbers(spec: ModelSpec, height: int, width: int) -> int:
+    return _VAE_MAPS * int(spec.diffusion.vae["block_out_channels"][0]) * height * width

@@ -1,13 +1,15 @@
-"""What a small model knows by heart: drawings as codes, each of one thing by one hand, and how to find them.
+"""What a small model knows by heart: drawings as latents, each of one thing by one hand, and how to find them.
 
 A large model has seen so much that it knows how a thing is drawn in another manner than the reference's; what a small
 one guesses of that nobody recognises. So ``mini`` keeps its training drawings, and what tells their things and hands
-(released weights have no memory).
+(released weights have no memory). A residual vector quantizer keeps them: what the UNet would draw of codes is less
+like the drawing than what the VAE makes of a few bytes more.
 """
 
 from __future__ import annotations
 
 import lzma
+from math import isqrt
 from typing import Any, Final
 
 import numpy as np
@@ -19,16 +21,18 @@ from torch.nn import functional
 from pigeon_cli.core.configs import MemoryConfig
 from pigeon_cli.models.outlines import CELLS
 
+ENTRIES: Final = 256
+"""Of each codebook: an index is one byte."""
 _KEY_SCALE: Final = 127.0
-_FILTERS: Final[list[dict[str, Any]]] = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lp": 1, "lc": 0}]
-"""For numbers of two bytes."""
 
 
 class Memory(nn.Module):
     """Drawings of *things*, numbered as in the list of their names, by *hands*, which here are icon sets."""
 
     packed: Tensor
-    """uint8 [packed_bytes]: :func:`pack_codes` of all drawings."""
+    """uint8 [packed_bytes]: :func:`pack_indices` of all drawings."""
+    books: Tensor
+    """[levels, ENTRIES, patch width]: a patch of latents is the sum of one entry of each."""
     things: Tensor
     """int16 [drawings]."""
     hands: Tensor
@@ -41,30 +45,30 @@ class Memory(nn.Module):
     """[CELLS]: the mean of all outlines."""
     kinship: Tensor
     """[hands, hands]: how far two hands draw the same lines, as mean agreement of their outlines; 1 with themselves."""
-    tastes: Tensor
-    """[hands, taste_width]: of plain drawings."""
-    styles: Tensor
-    """int16 [hands, style_tokens]: codes of the style tokens of a hand's most typical plain drawing."""
 
     def __init__(self, config: MemoryConfig) -> None:
         super().__init__()
         self.config = config
+        width = config.latent_channels * config.patch_side**2
         self.register_buffer("packed", torch.zeros(config.packed_bytes, dtype=torch.uint8))
+        self.register_buffer("books", torch.zeros(config.levels, ENTRIES, width))
         self.register_buffer("things", torch.zeros(config.drawings, dtype=torch.int16))
         self.register_buffer("hands", torch.zeros(config.drawings, dtype=torch.uint8))
         self.register_buffer("keys", torch.zeros(config.keys, config.key_width, dtype=torch.int8))
         self.register_buffer("key_things", torch.zeros(config.keys, dtype=torch.int16))
         self.register_buffer("centre", torch.zeros(CELLS))
         self.register_buffer("kinship", torch.eye(config.hands))
-        self.register_buffer("tastes", torch.zeros(config.hands, config.taste_width))
-        self.register_buffer("styles", torch.zeros(config.hands, config.style_tokens, dtype=torch.int16))
         self.projection = nn.Linear(CELLS, config.key_width, bias=False)
         self.tells_hand = nn.Linear(config.taste_width, config.hands)
 
-    def codes(self, drawing: int) -> tuple[int, ...]:
-        """Codes of one drawing without the padding."""
-        whole = unpack_codes(self.packed.cpu().numpy().tobytes(), self.config.tokens)
-        return tuple(code for code in whole[drawing].tolist() if code >= 0)
+    def latents(self, drawing: int) -> Tensor:
+        """Scaled latents [latent_channels, latent_side, latent_side] of one drawing, float32, as the UNet makes them
+        and :func:`pigeon_cli.models.diffusion.decode_latents` reads them."""
+        config = self.config
+        whole = unpack_indices(self.packed.cpu().numpy().tobytes(), config.levels, config.patches)
+        indices = torch.from_numpy(whole[drawing].astype(np.int64)).to(self.books.device)
+        entries = [book.float()[row] for book, row in zip(self.books, indices, strict=True)]
+        return from_patches(torch.stack(entries).sum(0)[None], config.patch_side)[0]
 
     def key_of(self, lines: Tensor) -> Tensor:
         """Outlines [..., CELLS] to unit vectors [..., key_width] in float32."""
@@ -96,12 +100,41 @@ class Memory(nn.Module):
         return found
 
 
-def pack_codes(codes: NDArray[np.int16]) -> bytes:
-    """Codes [drawings, tokens] as one LZMA stream, half as large as packed bits: drawings share much white paper."""
-    return lzma.compress(codes.astype("<i2").tobytes(), lzma.FORMAT_RAW, filters=_FILTERS)
+def to_patches(latents: Tensor, side: int) -> Tensor:
+    """Latents [B, c, h, w] as vectors [B, h w / side^2, c side^2] of square patches, in reading order."""
+    return functional.pixel_unshuffle(latents, side).flatten(2).transpose(1, 2)
 
 
-def unpack_codes(packed: bytes, tokens: int) -> NDArray[np.int16]:
-    """The inverse of :func:`pack_codes`."""
-    raw = lzma.decompress(packed, lzma.FORMAT_RAW, filters=_FILTERS)
-    return np.frombuffer(raw, dtype="<i2").reshape(-1, tokens).astype(np.int16)
+def from_patches(patches: Tensor, side: int) -> Tensor:
+    """The inverse of :func:`to_patches` for square latents: [B, n^2, c side^2] to [B, c, n side, n side]."""
+    across = isqrt(patches.shape[1])
+    grid = patches.transpose(1, 2).reshape(len(patches), -1, across, across)
+    return functional.pixel_shuffle(grid, side)
+
+
+def pack_indices(indices: NDArray[np.uint8]) -> bytes:
+    """Indices [drawings, levels, patches] as one LZMA stream, patch by patch: white paper makes long runs then.
+
+    Zeros bring a patch's indices to a power of two, so that the stream tells the levels by their places.
+    """
+    drawings, levels, patches = indices.shape
+    padded = np.zeros((drawings, patches, _stride(levels)), dtype=np.uint8)
+    padded[:, :, :levels] = indices.transpose(0, 2, 1)
+    return lzma.compress(padded.tobytes(), lzma.FORMAT_RAW, filters=_filters(levels))
+
+
+def unpack_indices(packed: bytes, levels: int, patches: int) -> NDArray[np.uint8]:
+    """The inverse of :func:`pack_indices`."""
+    raw = lzma.decompress(packed, lzma.FORMAT_RAW, filters=_filters(levels))
+    padded = np.frombuffer(raw, dtype=np.uint8).reshape(-1, patches, _stride(levels))
+    return padded[:, :, :levels].transpose(0, 2, 1)
+
+
+def _stride(levels: int) -> int:
+    return int(2 ** (levels - 1).bit_length())
+
+
+def _filters(levels: int) -> list[dict[str, Any]]:
+    """Numbers of one byte, those of each level by statistics of their own as far as LZMA can (16 levels)."""
+    bits = min(4, (levels - 1).bit_length())
+    return [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": bits, "pb": bits}]

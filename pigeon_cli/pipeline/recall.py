@@ -19,18 +19,15 @@ from PIL import Image
 from torch import Tensor
 
 from pigeon_cli.core.errors import WeightsError
-from pigeon_cli.core.randomness import stream_seed
-from pigeon_cli.core.records import Candidate, TokenMask
-from pigeon_cli.engine.residency import MEMORY, TOKENIZER, Parts
+from pigeon_cli.engine.residency import MEMORY, VAE, Parts
 from pigeon_cli.history.preprocess import to_shares
 from pigeon_cli.models.memory import Memory
 from pigeon_cli.models.outlines import outlines
 from pigeon_cli.pipeline.asked import Asked
-from pigeon_cli.pipeline.draw import draw
+from pigeon_cli.pipeline.decode import to_images
 from pigeon_cli.pipeline.settings import Settings
 from pigeon_cli.pipeline.stages import Stages
 from pigeon_cli.pipeline.taste import read_tastes
-from pigeon_cli.pipeline.tokenize import tokenize
 from pigeon_cli.pipeline.words import split_words
 
 MEMORY_LIST: Final = "memory.txt"
@@ -121,12 +118,6 @@ def nearest_drawing(memory: Memory, thing: int, taste: Tensor | None, least: flo
     return best if near[int(memory.hands[best])] >= least else None
 
 
-def other_hand(memory: Memory, drawing: int, taste: Tensor) -> int | None:
-    """The hand of a history's ``taste`` [W] where it is another than that of ``drawing`` but draws the same lines."""
-    hand, own = int(memory.hand_of(taste).argmax()), int(memory.hands[drawing])
-    return hand if hand != own and float(memory.kinship[hand, own]) >= NEAR else None
-
-
 def recall(asked: Asked, parts: Parts, things: Sequence[Remembered], settings: Settings, stages: Stages) -> Asked:
     """With a drawing that the model knows by heart for a reference, where it knows what is asked for.
 
@@ -145,22 +136,6 @@ def recall(asked: Asked, parts: Parts, things: Sequence[Remembered], settings: S
         drawing = nearest_drawing(memory, thing, taste, least)
         if drawing is None:
             return asked
-        codes = memory.codes(drawing)
-        noise = torch.Generator().manual_seed(stream_seed(settings.seed, "recall"))
-        picture = draw(parts, [Candidate(0.0, 0, codes, len(codes), 0)], [noise], settings)[0]
-        hand = None if taste is None else other_hand(memory, drawing, taste)
-        if hand is not None:
-            picture = _finished(picture, memory, hand, parts, settings)
+        with parts.use(VAE) as vae:
+            picture = to_images(vae, memory.latents(drawing)[None])[0]
     return replace(asked, reference=picture, recalled=things[thing].label)
-
-
-def _finished(picture: Image.Image, memory: Memory, hand: int, parts: Parts, settings: Settings) -> Image.Image:
-    """A plain drawing in the finish of another hand: its lines, that hand's style tokens and taste."""
-    with parts.use(TOKENIZER) as tokenizer:
-        tokens = tokenize(tokenizer, [picture])[0]
-    first = memory.config.style_tokens
-    codes = (*memory.styles[hand].tolist(), *tokens.codes[first:])
-    seen = TokenMask(tuple(range(len(codes))), (), (), codes, tokens.patches)
-    noise = torch.Generator().manual_seed(stream_seed(settings.seed, "finish"))
-    whole = Candidate(0.0, 0, codes, len(codes), 0, reference_tokens=seen)
-    return draw(parts, [whole], [noise], settings, picture, memory.tastes[hand])[0]

@@ -1,14 +1,14 @@
-"""Stage ``memory``: plain drawings of every train meaning, one by each family of sets, and how to find them."""
+"""Stage ``memory``: plain drawings of every train meaning by every hand, and how to find them."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-import json
 import os
 import random
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -16,86 +16,132 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pigeon_cli.core.configs import MemoryConfig
-from pigeon_cli.core.errors import UsageError
+from pigeon_cli.core.configs import MemoryConfig, TasteConfig
 from pigeon_cli.core.randomness import stream_seed
-from pigeon_cli.models.memory import Memory, pack_codes
+from pigeon_cli.models.diffusion import build_vae, encode_latents
+from pigeon_cli.models.memory import Memory, pack_indices, to_patches
 from pigeon_cli.models.taste import TasteReader
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
-from pigeon_cli.pipeline.recall import MEMORY_LIST, Remembered
+from pigeon_cli.pipeline.recall import MEMORY_LIST, NEAR, Remembered
 from pigeon_cli.training.batches import IconBatches
-from pigeon_cli.training.code_cache import EncodedLook, plain_codes
 from pigeon_cli.training.data.alike import AT_ONCE, outlines_of
 from pigeon_cli.training.data.dataset import IconRecord, grouped
 from pigeon_cli.training.data.looks import PLAIN, apply_look, draw_look
 from pigeon_cli.training.data.sets import ICON_SETS
-from pigeon_cli.training.frozen_reader import frozen_taste_reader, tastes_of
-from pigeon_cli.training.sequences import most_typical
-from pigeon_cli.weights.checkpoint import save_part
+from pigeon_cli.training.frozen_reader import tastes_of
+from pigeon_cli.training.residual_books import fit_books, quantize
+from pigeon_cli.weights.checkpoint import load_part, save_part
+from pigeon_cli.weights.spec_file import read_spec, spec_text
 from pigeon_cli.weights.store import ModelFolder
 
 CLEAREST: Final = (
     "twemoji", "fluent-emoji-flat", "noto", "emojione", "fluent-emoji", "noto-v1", "fxemoji", "emojione-monotone",
     "fluent-emoji-high-contrast",
 )  # fmt: skip
-"""Icon sets whose drawings stand for their family's, the plainest first: flat and in colours, which every finish can
-take."""
+"""The order of a thing's drawings by their icon sets, the plainest first: flat and in colours."""
 HANDS: Final = tuple(ICON_SETS)
+LEVELS, PATCH_SIDE = 4, 2
+"""Of the quantizer that keeps the drawings: its codebooks, and the places of the latents in one vector, each way."""
 KEY_WIDTH: Final = 24
 KEY_FLOOR: Final = 0.3
 """Of the largest singular value, added to all: directions in which outlines hardly differ count less."""
 HISTORIES, SHOWN = 150, 5
 """Of each set, from which its tastes are told, and their pictures."""
 FIT_STEPS, FIT_DECAY = 60, 1e-3
-FINISHED = 60
-"""Plain drawings of each set by which its finish is told."""
+PICTURES: Final = 32
+"""Of one batch."""
+
+Finish: TypeAlias = Callable[[Tensor, int], Tensor]
+"""Makes of plain pictures [B, 3, S, S] in 0..1 what another hand, by its number, makes of the same lines; the same
+shape."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawing that is kept: of the thing of ``record`` by ``hand``, which is the record's own or made from it."""
+
+    record: IconRecord
+    hand: int
+
+    @property
+    def is_made(self) -> bool:
+        """Whether the hand lacks this drawing among the train records."""
+        return HANDS[self.hand] != self.record.set
 
 
 def build_memory(
-    folder: ModelFolder, batches: IconBatches, tokenizer: VisualTokenizer, looks: list[EncodedLook]
+    folder: ModelFolder, batches: IconBatches, tokenizer: VisualTokenizer, reader: TasteReader, finish: Finish
 ) -> int:
-    """Write ``memory.safetensors`` and ``memory.txt`` from the plain pictures of a code cache; returns how many
-    drawings. Raises :class:`UsageError` where ``config.json`` expects another memory, or no taste reader.
+    """Write ``memory.safetensors``, ``memory.txt``, and what ``config.json`` says of them; returns how many drawings.
+
+    Only train records are read.
     """
-    reader = frozen_taste_reader(folder, batches.device)
-    if folder.spec.taste is None or reader is None:
-        raise UsageError(f"{folder.path} has no taste reader", "describe one in its config.json, then: train taste")
-    plain = plain_codes(looks)
-    seen = [record for record in batches.train if record.id in plain]
+    seen = batches.train
     things = sorted({record.meaning for record in seen})
-    drawings = clearest(seen)
-    packed = pack_codes(np.stack([plain[record.id] for record in drawings]))
-    config = MemoryConfig(
-        len(drawings), folder.spec.tokenizer.tokens, len(packed), len(things), len(seen), KEY_WIDTH, len(HANDS),
-        folder.spec.taste.width, folder.spec.tokenizer.style_tokens,
-    )  # fmt: skip
-    if folder.spec.memory != config:
-        raise UsageError(
-            f"{folder.path / 'config.json'} describes another memory",
-            f'set it to "memory": {json.dumps(asdict(config))}',
-        )
-    memory = Memory(config)
-    memory.packed.copy_(torch.frombuffer(bytearray(packed), dtype=torch.uint8))
-    _number(memory.things, (things.index(record.meaning) for record in drawings))
-    _number(memory.hands, (HANDS.index(record.set) for record in drawings))
-    _number(memory.key_things, (things.index(record.meaning) for record in seen))
     starts = range(0, len(seen), AT_ONCE)
     lines = torch.cat([outlines_of(batches.dataset, seen[start : start + AT_ONCE]) for start in starts])
+    kin = kinship(seen, lines)
+    drawings = in_order([*(Drawing(record, HANDS.index(record.set)) for record in seen), *missing_finishes(seen, kin)])
+    latents = _latents(folder, batches, drawings, finish)
+    books, packed = quantized(latents, [not drawing.is_made for drawing in drawings])
+    config = MemoryConfig(
+        len(drawings), LEVELS, latents.shape[1], latents.shape[2], PATCH_SIDE, len(packed), len(things), len(seen),
+        KEY_WIDTH, len(HANDS), cast(TasteConfig, folder.spec.taste).width,
+    )  # fmt: skip
+    memory = Memory(config)
+    memory.packed.copy_(torch.frombuffer(bytearray(packed), dtype=torch.uint8))
+    memory.books.copy_(books)
+    _number(memory.things, (things.index(drawing.record.meaning) for drawing in drawings))
+    _number(memory.hands, (drawing.hand for drawing in drawings))
+    _number(memory.key_things, (things.index(record.meaning) for record in seen))
     _learn_keys(memory, lines)
-    memory.kinship.copy_(kinship(seen, lines))
+    memory.kinship.copy_(kin)
     _learn_hands(memory, batches, tokenizer, reader)
-    _learn_finishes(memory, batches, tokenizer, reader, plain)
     save_part(folder.part("memory"), memory.state_dict())
     _write_list(folder, things, grouped(seen, "meaning"))
+    # Read again: the configuration may have been edited since the stage began.
+    spec = read_spec(folder.path / "config.json")
+    (folder.path / "config.json").write_text(spec_text(dataclasses.replace(spec, memory=config)), encoding="utf-8")
     return len(drawings)
 
 
-def clearest(records: Sequence[IconRecord]) -> list[IconRecord]:
-    """Of every meaning the record that stands for each family, in the order of groups, so that like is by like."""
-    chosen: dict[tuple[str, str], IconRecord] = {}
-    for record in sorted(records, key=lambda record: CLEAREST.index(record.set)):
-        chosen.setdefault((record.meaning, record.family), record)
-    return sorted(chosen.values(), key=lambda record: (record.family, record.group, record.subgroup, record.label))
+def worth_making(hand: int, source: int, kin: Tensor) -> bool:
+    """Whether a drawing that ``hand`` lacks is made from one by ``source``: another finish of the same lines.
+
+    ``kin`` is :func:`kinship`.
+    """
+    one, other = ICON_SETS[HANDS[hand]], ICON_SETS[HANDS[source]]
+    return hand != source and one.family == other.family and float(kin[hand, source]) >= NEAR
+
+
+def missing_finishes(records: Sequence[IconRecord], kin: Tensor) -> list[Drawing]:
+    """Of every thing the drawings that hands lack among ``records`` and a sibling has, each from the nearest one."""
+    made = []
+    for members in grouped(records, "meaning").values():
+        owned = {HANDS.index(record.set): record for record in members}
+        for hand in range(len(HANDS)):
+            sources = [source for source in owned if worth_making(hand, source, kin)]
+            if hand not in owned and sources:
+                made.append(Drawing(owned[max(sources, key=lambda source: float(kin[hand, source]))], hand))
+    return made
+
+
+def in_order(drawings: Iterable[Drawing]) -> list[Drawing]:
+    """By hands, the plainest first, and by groups within them, so that like is by like."""
+
+    def place(drawing: Drawing) -> tuple[int, str, str, str, str]:
+        record = drawing.record
+        return CLEAREST.index(HANDS[drawing.hand]), record.group, record.subgroup, record.label, record.meaning
+
+    return sorted(drawings, key=place)
+
+
+def quantized(latents: Tensor, true: Sequence[bool], levels: int = LEVELS) -> tuple[Tensor, bytes]:
+    """Codebooks fitted to those of latents [drawings, c, h, w] that are ``true``, and the packed indices of all."""
+    patches = to_patches(latents, PATCH_SIDE)
+    books = fit_books(patches[torch.tensor(true)].flatten(0, 1), levels)
+    indices: NDArray[np.uint8] = quantize(patches.flatten(0, 1), books).unflatten(1, patches.shape[:2]).numpy()
+    return books, pack_indices(indices.transpose(1, 0, 2))
 
 
 def kinship(records: Sequence[IconRecord], lines: Tensor) -> Tensor:
@@ -110,6 +156,26 @@ def kinship(records: Sequence[IconRecord], lines: Tensor) -> Tensor:
             total[place] += float(lines[one] @ lines[other])
             count[place] += 1
     return (total / count.clamp_min(1)).fill_diagonal_(1.0)
+
+
+@torch.no_grad()
+def _latents(folder: ModelFolder, batches: IconBatches, drawings: Sequence[Drawing], finish: Finish) -> Tensor:
+    """Scaled latents float32 [drawings, c, h, w] on the CPU; finishes are made a hand at a time."""
+    # diffusers does not say what its classes can do.
+    vae = cast(Any, build_vae(folder.spec.diffusion)).to(batches.device)
+    load_part(vae, folder.part("vae"))
+    vae.requires_grad_(False).eval()
+    found: dict[int, Tensor] = {}
+    groups: dict[int | None, list[int]] = {}
+    for number, drawing in enumerate(drawings):
+        groups.setdefault(drawing.hand if drawing.is_made else None, []).append(number)
+    for hand, numbers in groups.items():
+        for start in range(0, len(numbers), PICTURES):
+            some = numbers[start : start + PICTURES]
+            pictures = apply_look(PLAIN, batches.rgba([drawings[number].record for number in some]))
+            pictures = pictures if hand is None else finish(pictures, hand)
+            found.update(zip(some, encode_latents(vae, pictures).cpu(), strict=True))
+    return torch.stack([found[number] for number in range(len(drawings))])
 
 
 def _number(buffer: Tensor, numbers: Iterable[int]) -> None:
@@ -152,26 +218,6 @@ def _learn_hands(memory: Memory, batches: IconBatches, tokenizer: VisualTokenize
         return loss
 
     optimizer.step(closure)
-
-
-def _learn_finishes(
-    memory: Memory,
-    batches: IconBatches,
-    tokenizer: VisualTokenizer,
-    reader: TasteReader,
-    plain: Mapping[int, NDArray[np.int16]],
-) -> None:
-    """The taste and the style tokens of every set's plain drawings, by some of them."""
-    rng = random.Random(stream_seed(0, "memory, finishes"))
-    codebook, style = tokenizer.quantizer.embedding.weight.detach().float().cpu().numpy(), memory.config.style_tokens
-    for name, records in batches.dataset.train_by_set.items():
-        some = rng.sample(records, min(FINISHED, len(records)))
-        images = apply_look(PLAIN, batches.rgba(some))
-        memory.tastes[HANDS.index(name)] = tastes_of(images, tokenizer, reader).mean(0)
-        codes = [plain[record.id] for record in some if record.id in plain]
-        if style and codes:
-            typical = codes[most_typical(codes, codebook, style)][:style]
-            memory.styles[HANDS.index(name)] = torch.from_numpy(typical)
 
 
 def _write_list(folder: ModelFolder, things: Sequence[str], by_meaning: Mapping[str, Sequence[IconRecord]]) -> None:

@@ -17,6 +17,7 @@ from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.code_cache import build_code_cache, load_code_cache
 from pigeon_cli.training.data.dataset import load_dataset
 from pigeon_cli.training.data.requests import draw_evaluation_requests
+from pigeon_cli.training.frozen_reader import frozen_taste_reader
 from pigeon_cli.training.loop import LoopSettings, TrainingTask, run_training
 from pigeon_cli.training.request_codes import RequestSampler, encode_requests
 from pigeon_cli.training.request_sheet import RequestSheet
@@ -95,10 +96,7 @@ def run_stage(name: str, options: StageOptions, say: Callable[[str], None]) -> d
             "pictures": build_code_cache(tokenizer, batches, cache, options.looks, options.cells, options.seed, say)
         }
     if name == "memory":
-        from pigeon_cli.training.memory import build_memory
-
-        tokenizer, looks = frozen_tokenizer(folder, device), load_code_cache(options.runs / "codes")
-        return {"drawings": build_memory(folder, batches, tokenizer, looks)}
+        return {"drawings": _remember(folder, batches, frozen_tokenizer(folder, device))}
     if name not in DEFAULTS:
         raise UsageError(
             f"there is no training stage {name!r}", f"use one of: text, encode, memory, {', '.join(DEFAULTS)}"
@@ -111,6 +109,18 @@ def run_stage(name: str, options: StageOptions, say: Callable[[str], None]) -> d
     elif not settings.checkpoint.exists():
         task.start()
     return run_training(task, settings, device, say)
+
+
+def _remember(folder: ModelFolder, batches: IconBatches, tokenizer: VisualTokenizer) -> int:
+    """The stage ``memory``; returns how many drawings are kept."""
+    from pigeon_cli.training.finishes import UNetFinisher
+    from pigeon_cli.training.memory import HANDS, build_memory
+
+    reader = frozen_taste_reader(folder, batches.device)
+    if reader is None:
+        raise UsageError(f"{folder.path} has no taste reader", "describe one in its config.json, then: train taste")
+    finish = UNetFinisher(folder, batches, tokenizer, reader, HANDS)
+    return build_memory(folder, batches, tokenizer, reader, finish)
 
 
 def loop_settings(name: str, options: StageOptions) -> LoopSettings:

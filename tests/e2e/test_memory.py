@@ -14,37 +14,35 @@ from PIL import Image, ImageDraw
 from typer.testing import CliRunner, Result
 
 from pigeon_cli.cli.main import app
-from pigeon_cli.core.randomness import stream_seed
-from pigeon_cli.core.records import Candidate
 from pigeon_cli.engine.devices import choose_device
-from pigeon_cli.engine.residency import TOKENIZER
+from pigeon_cli.engine.residency import MEMORY, TOKENIZER, VAE
 from pigeon_cli.history.preprocess import to_shares
+from pigeon_cli.models.diffusion import decode_latents
 from pigeon_cli.models.outlines import outlines
-from pigeon_cli.pipeline.draw import draw
 from pigeon_cli.pipeline.recall import MEMORY_LIST
 from pigeon_cli.pipeline.session import Session
-from pigeon_cli.pipeline.settings import resolve
 from pigeon_cli.pipeline.tokenize import tokenize
 from pigeon_cli.report.json_report import read_schema
 from pigeon_cli.weights.checkpoint import read_part, save_part
 from pigeon_cli.weights.spec_file import spec_text
 from pigeon_cli.weights.store import ModelFolder
 from tests.small_memory import small_memory
-from tests.tiny_model import STYLE_TOKENS, write_tiny_model
+from tests.tiny_model import write_tiny_model
 
 Pigeon = Callable[..., Result]
-CAT = tuple(range(18))
-FOX = tuple(reversed(range(10)))
+CAT, FOX = 0, 1
+"""Things, and the numbers of their first drawings."""
 
 
 @pytest.fixture
 def remembering(tmp_path: Path) -> ModelFolder:
-    """A tiny model that can draw a cat and a fox, and knows how the fox looks."""
+    """A tiny model that remembers a cat, and a fox by two hands, and knows how the fox looks."""
     folder = write_tiny_model(tmp_path / "remembering")
     assert folder.spec.taste is not None
-    taste, tokens = folder.spec.taste.width, folder.spec.tokenizer.tokens
-    memory = small_memory(2, 1, [(0, 0), (1, 1)], [CAT, FOX], tokens, taste_width=taste, style_tokens=STYLE_TOKENS)
-    memory.kinship[1, 2] = memory.kinship[2, 1] = 1.0
+    torch.manual_seed(0)
+    latents = torch.randn(3, folder.spec.diffusion.vae["latent_channels"], 8, 8).bfloat16().float()
+    memory = small_memory(2, 1, [(CAT, 0), (FOX, 1), (FOX, 2)], latents, taste_width=folder.spec.taste.width)
+    memory.kinship[1, 2] = memory.kinship[2, 1] = 0.8
     # The history's hand, as long as a test does not say otherwise: the fox's.
     with torch.no_grad():
         memory.tells_hand.weight.zero_()
@@ -67,14 +65,13 @@ def fox_picture(colour: str = "red") -> Image.Image:
     return image
 
 
-def drawn_from(session: Session, codes: tuple[int, ...]) -> tuple[int, ...]:
-    """Codes of the picture that stands for those of the memory, at seed 0."""
-    with torch.inference_mode():
-        whole = Candidate(0.0, 0, codes, len(codes), 0)
-        stream = torch.Generator().manual_seed(stream_seed(0, "recall"))
-        picture = draw(session.parts, [whole], [stream], resolve(session.model, {}))[0]
+def shown_codes(model: ModelFolder, drawing: int) -> tuple[int, ...]:
+    """Codes of the picture that the VAE decodes from the latents of a drawing."""
+    session = Session(model, choose_device("cpu"))
+    with torch.inference_mode(), session.parts.use(MEMORY) as memory, session.parts.use(VAE) as vae:
+        pixels = decode_latents(vae, memory.latents(drawing)[None])[0]
         with session.parts.use(TOKENIZER) as tokenizer:
-            return tokenize(tokenizer, [picture])[0].codes
+            return tokenize(tokenizer, [Image.fromarray(pixels.numpy())])[0].codes
 
 
 def test_a_prompt_brings_back_the_drawing_that_it_names(pigeon: Pigeon, liked: Path, remembering: ModelFolder) -> None:
@@ -84,7 +81,7 @@ def test_a_prompt_brings_back_the_drawing_that_it_names(pigeon: Pigeon, liked: P
     jsonschema.validate(report, read_schema())
     assert report["recalled"] == "red fox"
     assert "memory.safetensors" in {file["name"] for file in report["model"]["weights"]}
-    shown = drawn_from(Session(remembering, choose_device("cpu")), FOX)
+    shown = shown_codes(remembering, FOX)
     assert {tuple(each["reference_tokens"]["codes"]) for each in report["candidates"]} == {shown}
     # Unlike a reference that was imagined, this one is worth agreeing with.
     assert all(each["prescore_parts"]["reference"] is not None for each in report["candidates"])
@@ -95,7 +92,8 @@ def test_other_words_are_drawn_by_the_base_model(pigeon: Pigeon, liked: Path, re
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report["recalled"] is None
-    assert tuple(report["candidates"][0]["reference_tokens"]["codes"]) not in (CAT, FOX)
+    remembered = {shown_codes(remembering, drawing) for drawing in range(3)}
+    assert tuple(report["candidates"][0]["reference_tokens"]["codes"]) not in remembered
 
 
 def test_the_masks_are_those_of_the_drawing(
@@ -108,7 +106,7 @@ def test_the_masks_are_those_of_the_drawing(
     masks = json.loads(result.stdout)
     jsonschema.validate(masks, read_schema("masks-v1.schema.json"))
     assert masks["recalled"] == "happy cat"
-    assert tuple(masks["images"][-1]["codes"]) == drawn_from(Session(remembering, choose_device("cpu")), CAT)
+    assert tuple(masks["images"][-1]["codes"]) == shown_codes(remembering, CAT)
 
 
 @pytest.mark.parametrize(
@@ -125,11 +123,11 @@ def test_a_reference_that_is_recognised_is_put_aside_unless_it_is_to_be_followed
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
     assert report["recalled"] == recalled
-    shown = drawn_from(Session(remembering, choose_device("cpu")), FOX)
+    shown = shown_codes(remembering, FOX)
     assert (tuple(report["candidates"][0]["reference_tokens"]["codes"]) == shown) == (recalled is not None)
 
 
-def test_a_recognised_reference_gets_the_finish_of_the_hand_that_is_told(
+def test_a_recognised_reference_gives_way_to_the_drawing_by_the_hand_that_is_told(
     pigeon: Pigeon, liked: Path, remembering: ModelFolder, tmp_path: Path
 ) -> None:
     fox_picture().save(tmp_path / "wish.png")
@@ -142,12 +140,13 @@ def test_a_recognised_reference_gets_the_finish_of_the_hand_that_is_told(
         assert report["recalled"] == "red fox"
         return tuple(report["candidates"][0]["reference_tokens"]["codes"])
 
-    as_it_is = shown()
+    first, second = (shown_codes(remembering, drawing) for drawing in (FOX, FOX + 1))
+    assert first != second
+    assert shown() == first
     weights = read_part(remembering.part("memory"))
     weights["tells_hand.bias"] = torch.tensor([0.0, 0.0, 5.0])
-    weights["tastes"][2] = 3.0
     save_part(remembering.part("memory"), weights)
-    assert shown() != as_it_is
+    assert shown() == second
 
 
 def test_a_reference_that_is_nothing_known_stays(

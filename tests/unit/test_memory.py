@@ -8,27 +8,50 @@ import numpy as np
 import pytest
 import torch
 
-from pigeon_cli.models.memory import Memory, pack_codes, unpack_codes
+from pigeon_cli.core.configs import MemoryConfig
+from pigeon_cli.models.memory import Memory, from_patches, pack_indices, to_patches, unpack_indices
 from pigeon_cli.models.outlines import CELLS
 from pigeon_cli.weights.checkpoint import load_part, save_part
 from tests.small_memory import small_memory
 
 
-def test_codes_come_back_and_take_less_room_than_they_did() -> None:
-    codes = np.full((200, 72), 9, dtype=np.int16)
-    codes[:, 30:40] = np.random.default_rng(0).integers(0, 2560, (200, 10))
-    packed = pack_codes(codes)
-    assert len(packed) < codes.nbytes / 3
-    assert (unpack_codes(packed, 72) == codes).all()
+@pytest.mark.parametrize("levels", [1, 3, 4, 6, 17])
+def test_indices_come_back_and_white_paper_takes_no_room(levels: int) -> None:
+    indices = np.full((200, levels, 64), 9, dtype=np.uint8)
+    indices[:, :, 30:40] = np.random.default_rng(0).integers(0, 256, (200, levels, 10))
+    packed = pack_indices(indices)
+    assert len(packed) < indices.nbytes / 4
+    assert (unpack_indices(packed, levels, 64) == indices).all()
 
 
-def test_a_drawing_comes_back_from_its_file_without_padding(tmp_path: Path) -> None:
-    memory = small_memory(2, 1, [(0, 0), (1, 2), (1, 0)], [(7, 8, 2559, 0), (5,), (1, 2)])
+def test_patches_are_squares_in_reading_order_and_come_back() -> None:
+    latents = torch.arange(2 * 3 * 4 * 4).float().reshape(2, 3, 4, 4)
+    patches = to_patches(latents, 2)
+    assert patches.shape == (2, 4, 12)
+    assert patches[0, 1].tolist() == latents[0, :, :2, 2:].flatten().tolist()
+    assert (from_patches(patches, 2) == latents).all()
+
+
+def test_a_drawing_is_the_sum_of_an_entry_of_each_book(tmp_path: Path) -> None:
+    indices = np.array([[[0, 1, 2, 3], [5, 5, 5, 6]], [[255, 0, 0, 0], [1, 2, 3, 4]]], dtype=np.uint8)
+    packed = pack_indices(indices)
+    memory = Memory(MemoryConfig(2, 2, 3, 4, 2, len(packed), 2, 1, 40, 3, 3))
+    memory.packed.copy_(torch.frombuffer(bytearray(packed), dtype=torch.uint8))
+    torch.manual_seed(0)
+    memory.books.copy_(torch.randn(2, 256, 12).bfloat16())
     save_part(tmp_path / "memory.safetensors", memory.state_dict())
     again = Memory(memory.config)
     load_part(again, tmp_path / "memory.safetensors")
-    assert [again.codes(number) for number in range(3)] == [(7, 8, 2559, 0), (5,), (1, 2)]
-    assert again.drawings_of(1) == [1, 2]
+    latents = again.latents(1)
+    assert (latents.shape, latents.dtype) == ((3, 4, 4), torch.float32)
+    for patch, (first, second) in enumerate(zip([255, 0, 0, 0], [1, 2, 3, 4], strict=True)):
+        wanted = memory.books[0, first] + memory.books[1, second]
+        assert to_patches(latents[None], 2)[0, patch].tolist() == wanted.tolist()
+
+
+def test_drawings_are_found_by_their_things() -> None:
+    memory = small_memory(2, 1, [(0, 0), (1, 2), (1, 0)])
+    assert memory.drawings_of(1) == [1, 2]
 
 
 def test_a_thing_is_known_by_the_nearest_of_its_pictures() -> None:

@@ -267,6 +267,7 @@ def test_stages_follow_the_session_and_say_why(large: OfficialFolder, spec: Mode
     stages = {stage.name: stage for stage in stages_of(bundled, demand, FLOAT32)}
     assert list(stages) == names
     assert all(stage.reason and stage.reserve > 0 for stage in stages.values())
+    assert stages["recall"].parts == ("memory", "tokenizer", "taste", "vae"), "a drawing is decoded, nothing is drawn"
     assert stages["imagine"].parts == ("language",)
     assert "base_adapter" in stages["slots"].parts
     published = ["read the images", "mask", "slots", "imagine", "prescore", "draw"]

@@ -18,7 +18,6 @@ from pigeon_cli.pipeline.recall import (
     Remembered,
     named_thing,
     nearest_drawing,
-    other_hand,
     remembered,
     seen_thing,
 )
@@ -124,7 +123,12 @@ def test_the_hand_nearest_to_the_taste_draws() -> None:
     assert nearest_drawing(memory, 1, second_hand, NEAR) is None
     # Without a taste the plainest, which is the first.
     assert nearest_drawing(memory, 0, None) == 0
-    # Another finish is given where the lines are the same.
-    assert other_hand(memory, 1, first_hand) == 0
-    assert other_hand(memory, 0, second_hand) is None
-    assert other_hand(memory, 0, first_hand) is None
+
+
+def test_the_historys_own_hand_draws_where_it_can() -> None:
+    memory = small_memory(1, 1, [(0, 0), (0, 1), (0, 2)])
+    memory.kinship.copy_(torch.tensor([[1.0, 0.9, 0.9], [0.9, 1.0, 0.9], [0.9, 0.9, 1.0]]))
+    with torch.no_grad():
+        memory.tells_hand.weight.copy_(torch.eye(3))
+        memory.tells_hand.bias.zero_()
+    assert [nearest_drawing(memory, 0, taste) for taste in torch.eye(3)] == [0, 1, 2]

@@ -1,0 +1,104 @@
+"""Drawings in another finish of the same hand, for the memory: what an icon set lacks and a sibling of it has."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, Final, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pigeon_cli.core.randomness import stream_seed
+from pigeon_cli.models.diffusion import (
+    Beside,
+    build_scheduler,
+    build_unet,
+    build_vae,
+    decode_latents,
+    denoise,
+    encode_latents,
+    initial_latents,
+)
+from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
+from pigeon_cli.models.taste import TasteReader
+from pigeon_cli.models.visual_tokenizer import VisualTokenizer
+from pigeon_cli.training.batches import IconBatches
+from pigeon_cli.training.code_cache import encode_pictures
+from pigeon_cli.training.data.looks import PLAIN, apply_look
+from pigeon_cli.training.frozen_reader import tastes_of
+from pigeon_cli.training.sequences import most_typical
+from pigeon_cli.weights.checkpoint import load_part
+from pigeon_cli.weights.store import ModelFolder
+
+TOLD_BY: Final = 60
+"""Plain drawings of each set by which its finish is told."""
+
+
+class UNetFinisher:
+    """Makes them with a model's own embedding decoder, UNet and VAE, at the steps and guidance of generation."""
+
+    def __init__(
+        self,
+        folder: ModelFolder,
+        batches: IconBatches,
+        tokenizer: VisualTokenizer,
+        reader: TasteReader,
+        hands: tuple[str, ...],
+    ) -> None:
+        """``hands`` are icon sets; those without train drawings cannot be asked for."""
+        self.spec, self.tokenizer, self.device = folder.spec, tokenizer, batches.device
+        self.decoder = EmbeddingDecoder(self.spec.decoder)
+        # diffusers does not say what its classes can do.
+        self.unet = cast(Any, build_unet(self.spec.diffusion, self.spec.decoder.context_width))
+        self.vae = cast(Any, build_vae(self.spec.diffusion))
+        for name, part in (("decoder", self.decoder), ("unet", self.unet), ("vae", self.vae)):
+            load_part(part, folder.part(name))
+            part.to(self.device).requires_grad_(False).eval()
+        self.scheduler = build_scheduler(self.spec.diffusion)
+        self.styles: dict[int, Tensor] = {}
+        self.tastes: dict[int, Tensor] = {}
+        rng = random.Random(stream_seed(0, "memory, finishes"))
+        for name, records in batches.dataset.train_by_set.items():
+            some = rng.sample(records, min(TOLD_BY, len(records)))
+            images, hand = apply_look(PLAIN, batches.rgba(some)), hands.index(name)
+            self.tastes[hand] = tastes_of(images, tokenizer, reader).mean(0)
+            self.styles[hand] = self._typical_style(images)
+
+    @torch.no_grad()
+    def __call__(self, pictures: Tensor, hand: int) -> Tensor:
+        """Plain pictures [B, 3, S, S] in 0..1 as ``hand`` would finish them, of the same shape; a row does not depend
+        on the others.
+        """
+        settings, style = self.spec.diffusion, self.spec.tokenizer.style_tokens
+        codes = self._codes(pictures)
+        codes[:, :style] = self.styles[hand]
+        condition = self.decoder(self.tokenizer.quantizer.lookup(codes), codes >= 0)
+        seen = encode_latents(self.vae, pictures) if settings.reference_channels else None
+        taste = self.tastes[hand].expand(len(pictures), -1) if settings.taste_width else None
+        shape = (settings.unet["out_channels"], settings.unet["sample_size"], settings.unet["sample_size"])
+        noise = initial_latents(shape, [torch.Generator().manual_seed(stream_seed(0, "finish"))])
+        latents = denoise(
+            self.unet,
+            self.scheduler,
+            condition.context,
+            condition.pooled,
+            noise.expand(len(pictures), -1, -1, -1).to(self.device),
+            steps=settings.steps,
+            guidance=settings.guidance,
+            size=(settings.image_size, settings.image_size),
+            beside=Beside(seen, taste),
+        )
+        return decode_latents(self.vae, latents).permute(0, 3, 1, 2).to(self.device).float() / 255
+
+    def _codes(self, pictures: Tensor) -> Tensor:
+        """Packed codes int64 [B, tokens], -1 as padding."""
+        return torch.from_numpy(encode_pictures(self.tokenizer, pictures).astype(np.int64)).to(self.device)
+
+    def _typical_style(self, pictures: Tensor) -> Tensor:
+        """Codes int64 [style tokens] of the most typical of a set's pictures."""
+        style = self.spec.tokenizer.style_tokens
+        codes = encode_pictures(self.tokenizer, pictures)
+        codebook = self.tokenizer.quantizer.embedding.weight.detach().float().cpu().numpy()
+        typical = codes[most_typical(list(codes), codebook, style)] if style else codes[0]
+        return torch.from_numpy(typical[:style].astype(np.int64)).to(self.device)

@@ -1,0 +1,172 @@
+"""What the stage ``memory`` keeps: every train drawing, finishes that are missing, and nothing of other splits."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pigeon_cli.engine.devices import choose_device
+from pigeon_cli.models.diffusion import build_vae, encode_latents
+from pigeon_cli.models.memory import Memory
+from pigeon_cli.training.batches import IconBatches
+from pigeon_cli.training.data.dataset import IconDataset, IconRecord, load_dataset
+from pigeon_cli.training.data.looks import PLAIN, apply_look
+from pigeon_cli.training.finishes import UNetFinisher
+from pigeon_cli.training.frozen_reader import frozen_taste_reader
+from pigeon_cli.training.memory import CLEAREST, HANDS, Drawing, build_memory, in_order, missing_finishes, worth_making
+from pigeon_cli.training.stages import frozen_tokenizer
+from pigeon_cli.weights.checkpoint import load_part
+from pigeon_cli.weights.store import ModelFolder
+
+EMOJIONE, MONOTONE = HANDS.index("emojione"), HANDS.index("emojione-monotone")
+FLUENT, FLAT, CONTRAST = (
+    HANDS.index(name) for name in ("fluent-emoji", "fluent-emoji-flat", "fluent-emoji-high-contrast")
+)
+CPU = choose_device("cpu")
+
+
+def record(number: int, meaning: str, hand: int) -> IconRecord:
+    name = HANDS[hand]
+    family = name.partition("-")[0]
+    cell = f"{meaning}/{name}"
+    return IconRecord(number, name, family, meaning, meaning, cell, "train", number, "MIT", "", meaning, (), "g", "s")
+
+
+@pytest.fixture
+def kin() -> Tensor:
+    """Finishes of one family agree, the high-contrast one best with the flat one; emojione and fluent do not differ
+    less, but are no siblings."""
+    agreement = torch.full((len(HANDS), len(HANDS)), 0.9)
+    agreement[FLUENT, FLAT] = agreement[FLAT, FLUENT] = 0.8
+    agreement[FLUENT, CONTRAST] = agreement[CONTRAST, FLUENT] = 0.6
+    agreement[FLAT, CONTRAST] = agreement[CONTRAST, FLAT] = 0.7
+    noto, first = HANDS.index("noto"), HANDS.index("noto-v1")
+    agreement[noto, first] = agreement[first, noto] = 0.31
+    return agreement.fill_diagonal_(1.0)
+
+
+def test_finishes_are_made_for_siblings_that_draw_the_same_lines(kin: Tensor) -> None:
+    pairs = {(one, other) for one in range(len(HANDS)) for other in range(len(HANDS)) if worth_making(one, other, kin)}
+    among = {(one, other) for one in (FLUENT, FLAT, CONTRAST) for other in (FLUENT, FLAT, CONTRAST) if one != other}
+    assert pairs == {(EMOJIONE, MONOTONE), (MONOTONE, EMOJIONE), *among}
+
+
+def test_a_missing_finish_is_made_from_the_nearest_sibling(kin: Tensor) -> None:
+    fox, flat_fox = record(0, "fox", FLUENT), record(1, "fox", FLAT)
+    cat, whale = record(2, "cat", MONOTONE), record(3, "whale", HANDS.index("twemoji"))
+    made = missing_finishes([fox, flat_fox, cat, whale], kin)
+    assert made == [Drawing(flat_fox, CONTRAST), Drawing(cat, EMOJIONE)]
+    assert all(drawing.is_made for drawing in made)
+    assert not Drawing(fox, FLUENT).is_made
+
+
+def test_the_plainest_drawing_of_a_thing_is_its_first(kin: Tensor) -> None:
+    records = [record(hand, "fox", hand) for hand in range(len(HANDS))]
+    ordered = in_order(Drawing(one, hand) for hand, one in enumerate(records))
+    assert [HANDS[drawing.hand] for drawing in ordered] == list(CLEAREST)
+
+
+class Asked:
+    """A finish that inverts, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Tensor, int]] = []
+
+    def __call__(self, pictures: Tensor, hand: int) -> Tensor:
+        self.asked.append((pictures, hand))
+        return 1 - pictures
+
+
+def remember(folder: ModelFolder, dataset: IconDataset, finish: Asked) -> Memory:
+    batches = IconBatches(dataset, CPU.device)
+    reader = frozen_taste_reader(folder, CPU.device)
+    assert reader is not None
+    count = build_memory(folder, batches, frozen_tokenizer(folder, CPU), reader, finish)
+    config = ModelFolder(folder.path).spec.memory
+    assert config is not None and config.drawings == count
+    memory = Memory(config)
+    load_part(memory, folder.part("memory"))
+    return memory
+
+
+def with_siblings(dataset: IconDataset) -> IconDataset:
+    """The two noto sets, whose made-up drawings are much alike, under the names of siblings that draw one line."""
+    names = {"noto": "emojione", "noto-v1": "emojione-monotone"}
+    changed = []
+    for one in dataset.records:
+        fields = vars(one) | ({"set": names[one.set], "family": "emojione"} if one.set in names else {})
+        changed.append(IconRecord(**fields))
+    images = np.array(dataset.images)
+    by_cell = {(one.meaning, one.set): one.id for one in changed}
+    for one in changed:
+        if one.set == "emojione-monotone" and (one.meaning, "emojione") in by_cell:
+            images[one.id] = images[by_cell[one.meaning, "emojione"]]
+    return IconDataset(images, changed)
+
+
+def test_only_train_records_are_read(icons: Path, tiny: ModelFolder, tmp_path: Path) -> None:
+    dataset = with_siblings(load_dataset(icons))
+    images = np.array(dataset.images)
+    for one in dataset.records:
+        if one.split != "train":
+            images[one.id] = 77
+    blind = IconDataset(images, dataset.by_split["train"])
+    written = []
+    for name, known in (("all", dataset), ("train", blind)):
+        shutil.copytree(tiny.path, tmp_path / name)
+        finish = Asked()
+        if "valid" not in known.by_split:
+            known.by_split["valid"] = ()
+        remember(ModelFolder(tmp_path / name), known, finish)
+        assert finish.asked
+        written.append([(tmp_path / name / file).read_bytes() for file in ("memory.safetensors", "memory.txt")])
+    assert written[0] == written[1]
+
+
+def test_all_train_drawings_and_what_is_made_of_them_are_kept(icons: Path, tiny: ModelFolder, tmp_path: Path) -> None:
+    dataset = with_siblings(load_dataset(icons))
+    shutil.copytree(tiny.path, tmp_path / "model")
+    folder, finish = ModelFolder(tmp_path / "model"), Asked()
+    memory = remember(folder, dataset, finish)
+    train = dataset.by_split["train"]
+    things = sorted(dataset.train_by_meaning)
+    owned = {(one.meaning, one.set): one for one in train}
+    kept = [
+        (things[thing], HANDS[hand]) for thing, hand in zip(memory.things.tolist(), memory.hands.tolist(), strict=True)
+    ]
+    siblings = {"emojione": "emojione-monotone", "emojione-monotone": "emojione"}
+    missing = {(thing, siblings[name]) for thing, name in owned if name in siblings} - set(owned)
+    assert missing and sorted(kept) == sorted({*owned, *missing})
+    assert sum(len(pictures) for pictures, _ in finish.asked) == len(missing)
+    assert {hand for _, hand in finish.asked} <= {EMOJIONE, MONOTONE}
+    vae = build_vae(folder.spec.diffusion)
+    load_part(vae, folder.part("vae"))
+    batches = IconBatches(dataset, CPU.device)
+    true = [owned[cell] if cell in owned else owned[cell[0], siblings[cell[1]]] for cell in kept]
+    pictures = apply_look(PLAIN, batches.rgba(true))
+    inverted = torch.tensor([cell not in owned for cell in kept])[:, None, None, None]
+    wanted = encode_latents(vae, torch.where(inverted, 1 - pictures, pictures))
+    found = torch.stack([memory.latents(number) for number in range(len(kept))])
+    error = (found - wanted).square().mean((1, 2, 3)) / wanted.var()
+    assert float(error[~inverted.flatten()].mean()) < 0.1
+    # Of the wrong thing they would be as far off as they vary.
+    assert float(error.mean()) < 0.3
+
+
+def test_a_finish_is_told_by_its_hand_and_does_not_depend_on_its_batch(icons: Path, tiny: ModelFolder) -> None:
+    batches = IconBatches(load_dataset(icons), CPU.device)
+    reader = frozen_taste_reader(tiny, CPU.device)
+    assert reader is not None
+    finish = UNetFinisher(tiny, batches, frozen_tokenizer(tiny, CPU), reader, HANDS)
+    pictures = apply_look(PLAIN, batches.rgba(batches.train[:3]))
+    noto, twemoji = (finish(pictures, HANDS.index(name)) for name in ("noto", "twemoji"))
+    assert noto.shape == pictures.shape
+    assert float(noto.min()) >= 0 and float(noto.max()) <= 1
+    assert not torch.equal(noto, twemoji)
+    alone = finish(pictures[1:2], HANDS.index("noto"))
+    assert float((alone - noto[1:2]).abs().max()) <= 2 / 255
