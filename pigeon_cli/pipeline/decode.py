@@ -41,13 +41,31 @@ def seen_latents(
     vae: AutoencoderKL, config: DiffusionConfig, reference: Image.Image, masks: Sequence[TokenMask], places: int
 ) -> Tensor:
     """Scaled latents [masks, c, h, w] of an RGB reference as each mask leaves it: zero in all but the kept patches."""
-    pixels = torch.from_numpy(to_shares(reference, config.image_size))
-    latents = encode_latents(vae, pixels[None])
+    latents = _latents(vae, config, [reference])
+    return visible(latents, _kept_places(masks, places).to(latents.device))
+
+
+def liked_latents(
+    vae: AutoencoderKL, config: DiffusionConfig, history: Sequence[Image.Image], masks: Sequence[TokenMask], places: int
+) -> Tensor:
+    """Scaled latents [images, c + 1, h, w] of RGB images, each under its own mask, and behind them what is kept."""
+    latents = _latents(vae, config, history)
+    keep = _kept_places(masks, places).to(latents.device)
+    return torch.cat([visible(latents, keep), visible(torch.ones_like(latents[:, :1]), keep)], dim=1)
+
+
+def _latents(vae: AutoencoderKL, config: DiffusionConfig, images: Sequence[Image.Image]) -> Tensor:
+    pixels = [torch.from_numpy(to_shares(image, config.image_size)) for image in images]
+    return encode_latents(vae, torch.stack(pixels))
+
+
+def _kept_places(masks: Sequence[TokenMask], places: int) -> Tensor:
+    """Float [masks, places]: 1 where a patch is kept."""
     keep = torch.zeros(len(masks), places)
     for row, mask in enumerate(masks):
         patches = [mask.patches[token] for token in mask.kept]
         keep[row, [patch for patch in patches if patch >= 0]] = 1
-    return visible(latents, keep.to(latents.device))
+    return keep
 
 
 def draw_latents(

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from pigeon_cli.core.records import Candidate
+from pigeon_cli.core.records import Candidate, TokenMask
 from pigeon_cli.engine.residency import UNET, VAE, Parts
 from pigeon_cli.engine.stage_bytes import IMAGES_AT_ONCE
 from pigeon_cli.models.diffusion import Beside
-from pigeon_cli.pipeline.decode import draw_latents, seen_latents, to_images
+from pigeon_cli.pipeline.decode import draw_latents, liked_latents, seen_latents, to_images
 from pigeon_cli.pipeline.raters import condition_of
 from pigeon_cli.pipeline.settings import Settings
+
+
+Liked: TypeAlias = tuple[Image.Image, TokenMask]
+"""An RGB image of the history, and what of it is kept."""
 
 
 def draw(
@@ -24,15 +29,19 @@ def draw(
     settings: Settings,
     reference: Image.Image | None = None,
     taste: Tensor | None = None,
+    history: Sequence[Liked] = (),
 ) -> list[Image.Image]:
     """RGB images of candidates, one random stream each.
 
-    ``reference`` is the picture that was asked with, if any; ``taste`` [width] that of the history.
+    ``reference`` is the picture that was asked with, if any; ``taste`` [width] that of the history, whose pictures a
+    small model's image generator sees too.
     """
     config = parts.model.spec.diffusion
     wanted = condition_of(parts, [candidate.codes for candidate in candidates])
     seen = None if reference is None else _seen(parts, candidates, reference)
-    beside = Beside(seen, None if taste is None else taste.expand(len(candidates), -1))
+    rows = len(candidates)
+    liked = None if not history or not config.history_pictures else _liked(parts, history).expand(rows, -1, -1, -1, -1)
+    beside = Beside(seen, None if taste is None else taste.expand(rows, -1), liked)
     at_once = parts.rows("draw", IMAGES_AT_ONCE)
     with parts.use(UNET) as unet:
         latents = draw_latents(
@@ -58,3 +67,11 @@ def _seen(parts: Parts, candidates: Sequence[Candidate], reference: Image.Image)
     masks = [candidate.reference_tokens for candidate in candidates if candidate.reference_tokens is not None]
     with parts.use(VAE) as vae:
         return seen_latents(vae, spec.diffusion, reference, masks, spec.tokenizer.patches)
+
+
+def _liked(parts: Parts, history: Sequence[Liked]) -> Tensor:
+    """[1, images, c + 1, h, w]."""
+    spec = parts.model.spec
+    images, masks = [image for image, _ in history], [mask for _, mask in history]
+    with parts.use(VAE) as vae:
+        return liked_latents(vae, spec.diffusion, images, masks, spec.tokenizer.patches).unsqueeze(0)

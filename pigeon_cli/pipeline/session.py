@@ -29,7 +29,7 @@ from pigeon_cli.engine.residency import (
 from pigeon_cli.engine.stage_bytes import LANGUAGE_ROWS, Demand, reference_sampling
 from pigeon_cli.models.mask_generator import MaskGenerator
 from pigeon_cli.pipeline.asked import Asked
-from pigeon_cli.pipeline.draw import draw
+from pigeon_cli.pipeline.draw import Liked, draw
 from pigeon_cli.pipeline.imagine import (
     DialMasks,
     decide_masks,
@@ -217,7 +217,8 @@ class Session:
         candidates, best = shortlist(candidates, settings.drawings)
         history_tokens = self._history_masks(inputs, masks)
         taste = mean_taste(inputs.tastes, history_tokens)
-        images = self._draw([candidates[place] for place in best], settings, stages, asked.reference, taste)
+        liked = list(zip(asked.history, history_tokens, strict=True))
+        images = self._draw([candidates[place] for place in best], settings, stages, asked.reference, taste, liked)
         scores = []
         if rater.sees_pixels:
             with stages("score", len(images)):
@@ -358,10 +359,11 @@ class Session:
         stages: Stages,
         reference: Image.Image | None = None,
         taste: Tensor | None = None,
+        history: Sequence[Liked] = (),
     ) -> list[Image.Image]:
         streams = [_stream(settings.seed, "draw", each.dial, each.sample) for each in candidates]
         with stages("draw", len(candidates)):
-            return draw(self.parts, candidates, streams, settings, reference, taste)
+            return draw(self.parts, candidates, streams, settings, reference, taste, history)
 
     def _history_masks(self, inputs: Inputs, masks: DialMasks) -> tuple[TokenMask, ...]:
         return tuple(masks.image_mask(tokens, image) for image, tokens in enumerate(inputs.history, start=1))

@@ -58,12 +58,14 @@ class UNetFinisher:
         self.scheduler = build_scheduler(self.spec.diffusion)
         self.styles: dict[int, Tensor] = {}
         self.tastes: dict[int, Tensor] = {}
+        self.liked: dict[int, Tensor] = {}
         rng = random.Random(stream_seed(0, "memory, finishes"))
         for name, records in batches.dataset.train_by_set.items():
             some = rng.sample(records, min(TOLD_BY, len(records)))
             images, hand = apply_look(PLAIN, batches.rgba(some)), hands.index(name)
             self.tastes[hand] = tastes_of(images, tokenizer, reader).mean(0)
             self.styles[hand] = self._typical_style(images)
+            self.liked[hand] = self._liked(images[: self.spec.history_size])
 
     @torch.no_grad()
     def __call__(self, pictures: Tensor, hand: int) -> Tensor:
@@ -76,6 +78,7 @@ class UNetFinisher:
         condition = self.decoder(self.tokenizer.quantizer.lookup(codes), codes >= 0)
         seen = encode_latents(self.vae, pictures) if settings.reference_channels else None
         taste = self.tastes[hand].expand(len(pictures), -1) if settings.taste_width else None
+        liked = self.liked[hand].expand(len(pictures), -1, -1, -1, -1) if settings.history_pictures else None
         shape = (settings.unet["out_channels"], settings.unet["sample_size"], settings.unet["sample_size"])
         noise = initial_latents(shape, [torch.Generator().manual_seed(stream_seed(0, "finish"))])
         latents = denoise(
@@ -87,9 +90,15 @@ class UNetFinisher:
             steps=settings.steps,
             guidance=settings.guidance,
             size=(settings.image_size, settings.image_size),
-            beside=Beside(seen, taste),
+            beside=Beside(seen, taste, liked),
         )
         return decode_latents(self.vae, latents).permute(0, 3, 1, 2).to(self.device).float() / 255
+
+    @torch.no_grad()
+    def _liked(self, pictures: Tensor) -> Tensor:
+        """A history [1, N, c + 1, h, w] of pictures [N, 3, S, S] that are wholly seen."""
+        latents = encode_latents(self.vae, pictures)
+        return torch.cat([latents, torch.ones_like(latents[:, :1])], dim=1).unsqueeze(0)
 
     def _codes(self, pictures: Tensor) -> Tensor:
         """Packed codes int64 [B, tokens], -1 as padding."""

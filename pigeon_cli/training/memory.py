@@ -40,8 +40,10 @@ CLEAREST: Final = (
 )  # fmt: skip
 """The order of a thing's drawings by their icon sets, the plainest first: flat and in colours."""
 HANDS: Final = tuple(ICON_SETS)
-LEVELS, PATCH_SIDE = 4, 2
+LEVELS, PATCH_SIDE = 6, 2
 """Of the quantizer that keeps the drawings: its codebooks, and the places of the latents in one vector, each way."""
+DRAWN_ANEW: Final = frozenset({"fluent-emoji-high-contrast"})
+"""Hands whose finishes are not made ahead: their thin lines come out better in one drawing than in two."""
 KEY_WIDTH: Final = 24
 KEY_FLOOR: Final = 0.3
 """Of the largest singular value, added to all: directions in which outlines hardly differ count less."""
@@ -108,10 +110,12 @@ def build_memory(
 def worth_making(hand: int, source: int, kin: Tensor) -> bool:
     """Whether a drawing that ``hand`` lacks is made from one by ``source``: another finish of the same lines.
 
-    ``kin`` is :func:`kinship`.
+    Colours cannot be told from ink. ``kin`` is :func:`kinship`.
     """
     one, other = ICON_SETS[HANDS[hand]], ICON_SETS[HANDS[source]]
-    return hand != source and one.family == other.family and float(kin[hand, source]) >= NEAR
+    if hand == source or one.family != other.family or HANDS[hand] in DRAWN_ANEW:
+        return False
+    return float(kin[hand, source]) >= NEAR and (one.monochrome or not other.monochrome)
 
 
 def missing_finishes(records: Sequence[IconRecord], kin: Tensor) -> list[Drawing]:
