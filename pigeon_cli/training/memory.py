@@ -29,6 +29,7 @@ from pigeon_cli.training.data.dataset import IconRecord, grouped
 from pigeon_cli.training.data.looks import PLAIN, apply_look, draw_look
 from pigeon_cli.training.data.sets import ICON_SETS
 from pigeon_cli.training.frozen_reader import tastes_of
+from pigeon_cli.training.pixel_metric import pixel_metric
 from pigeon_cli.training.residual_books import fit_books, quantize
 from pigeon_cli.weights.checkpoint import load_part, save_part
 from pigeon_cli.weights.spec_file import read_spec, spec_text
@@ -40,7 +41,7 @@ CLEAREST: Final = (
 )  # fmt: skip
 """The order of a thing's drawings by their icon sets, the plainest first: flat and in colours."""
 HANDS: Final = tuple(ICON_SETS)
-LEVELS, PATCH_SIDE = 6, 2
+LEVELS, PATCH_SIDE = 7, 2
 """Of the quantizer that keeps the drawings: its codebooks, and the places of the latents in one vector, each way."""
 DRAWN_ANEW: Final = frozenset({"fluent-emoji-high-contrast"})
 """Hands whose finishes are not made ahead: their thin lines come out better in one drawing than in two."""
@@ -84,8 +85,10 @@ def build_memory(
     lines = torch.cat([outlines_of(batches.dataset, seen[start : start + AT_ONCE]) for start in starts])
     kin = kinship(seen, lines)
     drawings = in_order([*(Drawing(record, HANDS.index(record.set)) for record in seen), *missing_finishes(seen, kin)])
-    latents = _latents(folder, batches, drawings, finish)
-    books, packed = quantized(latents, [not drawing.is_made for drawing in drawings])
+    vae = _frozen_vae(folder, batches)
+    latents = _latents(vae, batches, drawings, finish)
+    metric = pixel_metric(vae, latents, PATCH_SIDE)
+    books, packed = quantized(latents, [not drawing.is_made for drawing in drawings], metric)
     config = MemoryConfig(
         len(drawings), LEVELS, latents.shape[1], latents.shape[2], PATCH_SIDE, len(packed), len(things), len(seen),
         KEY_WIDTH, len(HANDS), cast(TasteConfig, folder.spec.taste).width,
@@ -140,11 +143,14 @@ def in_order(drawings: Iterable[Drawing]) -> list[Drawing]:
     return sorted(drawings, key=place)
 
 
-def quantized(latents: Tensor, true: Sequence[bool], levels: int = LEVELS) -> tuple[Tensor, bytes]:
-    """Codebooks fitted to those of latents [drawings, c, h, w] that are ``true``, and the packed indices of all."""
+def quantized(latents: Tensor, true: Sequence[bool], metric: Tensor, levels: int = LEVELS) -> tuple[Tensor, bytes]:
+    """Codebooks fitted to those of latents [drawings, c, h, w] that are ``true``, and the packed indices of all.
+
+    ``metric``: of :func:`pigeon_cli.training.pixel_metric.pixel_metric`.
+    """
     patches = to_patches(latents, PATCH_SIDE)
-    books = fit_books(patches[torch.tensor(true)].flatten(0, 1), levels)
-    indices: NDArray[np.uint8] = quantize(patches.flatten(0, 1), books).unflatten(1, patches.shape[:2]).numpy()
+    books = fit_books(patches[torch.tensor(true)].flatten(0, 1), levels, metric)
+    indices: NDArray[np.uint8] = quantize(patches.flatten(0, 1), books, metric).unflatten(1, patches.shape[:2]).numpy()
     return books, pack_indices(indices.transpose(1, 0, 2))
 
 
@@ -162,13 +168,16 @@ def kinship(records: Sequence[IconRecord], lines: Tensor) -> Tensor:
     return (total / count.clamp_min(1)).fill_diagonal_(1.0)
 
 
-@torch.no_grad()
-def _latents(folder: ModelFolder, batches: IconBatches, drawings: Sequence[Drawing], finish: Finish) -> Tensor:
-    """Scaled latents float32 [drawings, c, h, w] on the CPU; finishes are made a hand at a time."""
-    # diffusers does not say what its classes can do.
+def _frozen_vae(folder: ModelFolder, batches: IconBatches) -> Any:
+    """Untyped, as diffusers does not say what its classes can do."""
     vae = cast(Any, build_vae(folder.spec.diffusion)).to(batches.device)
     load_part(vae, folder.part("vae"))
-    vae.requires_grad_(False).eval()
+    return vae.requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def _latents(vae: Any, batches: IconBatches, drawings: Sequence[Drawing], finish: Finish) -> Tensor:
+    """Scaled latents float32 [drawings, c, h, w] on the CPU; finishes are made a hand at a time."""
     found: dict[int, Tensor] = {}
     groups: dict[int | None, list[int]] = {}
     for number, drawing in enumerate(drawings):

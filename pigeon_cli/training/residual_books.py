@@ -19,27 +19,30 @@ START: Final = 2**14
 """Vectors among which the first centres are chosen."""
 
 
-def fit_books(vectors: Tensor, levels: int, entries: int = ENTRIES, seed: int = 0) -> Tensor:
+def fit_books(vectors: Tensor, levels: int, metric: Tensor, entries: int = ENTRIES, seed: int = 0) -> Tensor:
     """Codebooks [levels, entries, width] of ``vectors`` [N, width], float32 with values that bfloat16 can hold.
 
-    Rounding comes before the next level is fitted, which thus makes up for it.
+    What counts is the length of a difference times ``metric`` [width, width]. Rounding comes before the next level is
+    fitted, which thus makes up for it.
     """
-    left, books = vectors.float(), []
+    left, books, back = vectors.float() @ metric, [], torch.linalg.inv(metric)
     for level in range(levels):
         stream = torch.Generator().manual_seed(stream_seed(seed, "residual books", level))
-        book = _k_means(left, entries, stream).bfloat16().float()
-        left = left - book[nearest(left, book)]
+        book = (_k_means(left, entries, stream) @ back).bfloat16().float()
+        left = left - (book @ metric)[nearest(left, book @ metric)]
         books.append(book)
     return torch.stack(books)
 
 
-def quantize(vectors: Tensor, books: Tensor) -> Tensor:
-    """Indices uint8 [levels, N] whose entries' sum is nearest to ``vectors`` [N, width], as far as a search finds.
+def quantize(vectors: Tensor, books: Tensor, metric: Tensor) -> Tensor:
+    """Indices uint8 [levels, N] whose entries' sum is nearest to ``vectors`` [N, width] by ``metric`` [width, width], as
+    far as a search finds.
 
     The entry that is nearest on one level is not always best for the next ones: :data:`BEAMS` choices are followed,
     which takes an eighth off the squared error of six levels.
     """
-    return torch.cat([_search(part.float(), books) for part in vectors.split(AT_ONCE // BEAMS)], dim=1)
+    parts = vectors.split(AT_ONCE // BEAMS)
+    return torch.cat([_search(part.float() @ metric, books @ metric) for part in parts], dim=1)
 
 
 def nearest(vectors: Tensor, book: Tensor) -> Tensor:
