@@ -109,6 +109,8 @@ def _tiny_diffusion() -> DiffusionConfig:
         grid_channels=4,
         reference_channels=4,
         taste_width=TASTE_WIDTH,
+        history_pictures=3,
+        history_widths=(8, 16, 16),
     )
 
 

@@ -200,6 +200,8 @@ class DiffusionConfig:
     history_pictures: int = 0
     """Liked pictures that the UNet attends to (``models/history_encoder.py``); a shorter history is padded with
     pictures of which nothing is seen. 0: it sees none (released weights)."""
+    history_widths: tuple[int, int, int] = (64, 128, 256)
+    """Of the encoder's feature maps."""
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ class GridUNet(nn.Module):
         pooled = config.unet["projection_class_embeddings_input_dim"] - SIZES * config.unet["addition_time_embed_dim"]
         if config.history_pictures:
             latents, side = config.unet["out_channels"], config.unet["sample_size"]
-            self.liked = HistoryEncoder(latents, side, context_width, pooled)
+            self.liked = HistoryEncoder(latents, side, config.history_widths, context_width, pooled)
         if config.taste_width:
             self.tells = nn.Linear(config.taste_width, pooled)
             self.recolours = nn.Linear(config.taste_width, config.reference_channels**2)
@@ -97,8 +97,8 @@ class GridUNet(nn.Module):
         pooled = self._told(pooled, beside)
         if not self.history_pictures:
             return context, pooled
-        side = self.unet.config["sample_size"]
-        shape = (len(context), self.history_pictures, self.unet.config["out_channels"] + 1, side, side)
+        side = self.config.sample_size
+        shape = (len(context), self.history_pictures, self.config.out_channels + 1, side, side)
         history = context.new_zeros(shape) if beside.history is None else beside.history.to(context)
         missing = max(0, self.history_pictures - history.shape[1])
         tokens, told = self.liked.read(functional.pad(history, (0, 0, 0, 0, 0, 0, 0, missing)))

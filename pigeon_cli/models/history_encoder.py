@@ -7,13 +7,14 @@ this encoder, and so learns what of a history to take over.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-GROUPS = 16
-WIDTHS = (64, 128, 256)
-"""Of the feature maps, each with half the side of the one before."""
+MOST_GROUPS = 16
+"""Of channels that are normed together."""
 
 
 class HistoryEncoder(nn.Module):
@@ -22,9 +23,10 @@ class HistoryEncoder(nn.Module):
     Each side of the latents shrinks to a quarter, so that 16 x 16 places become 16 tokens a picture.
     """
 
-    def __init__(self, channels: int, side: int, context_width: int, pooled_width: int) -> None:
+    def __init__(self, channels: int, side: int, widths: Sequence[int], context_width: int, pooled_width: int) -> None:
+        """``widths`` are those of the three feature maps, each with half the side of the one before."""
         super().__init__()
-        first, second, third = WIDTHS
+        first, second, third = widths
         self.reads = nn.Conv2d(channels + 1, first, 3, padding=1)
         self.halves = _shrink(first, second)
         self.middle = _Residual(second)
@@ -37,7 +39,7 @@ class HistoryEncoder(nn.Module):
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Latents [B, c + 1, h, w] of pictures, the last channel 1 where a place is seen and 0 where all is hidden, to
-        tokens [B, h w / 16, context_width] and features [B, WIDTHS[-1]] whose mean over a history :meth:`pool` takes.
+        tokens [B, h w / 16, context_width] and features [B, widths[2]] whose mean over a history :meth:`pool` takes.
         """
         rows = self.last(self.quarters(self.middle(self.halves(self.reads(pictures))))).flatten(2).transpose(1, 2)
         counted = torch.cat([rows.mean(1), rows.float().std(1).to(rows.dtype)], dim=1)
@@ -54,20 +56,24 @@ class HistoryEncoder(nn.Module):
         return tokens.flatten(1, 2), self.pool(features.unflatten(0, (batch, count)), present)
 
     def pool(self, features: Tensor, present: Tensor) -> Tensor:
-        """The mean of the features [B, N, W] of ``present`` pictures [B, N], for the pooled condition; zero for none."""
+        """The mean of features [B, N, W] of ``present`` pictures [B, N] to [B, pooled_width]; zero where none is."""
         share = present / present.sum(1, keepdim=True).clamp_min(1)
         told: Tensor = self.tells((features * share.unsqueeze(-1)).sum(1))
         return told * (present.amax(1, keepdim=True) > 0)
 
 
 def _shrink(width: int, wider: int) -> nn.Module:
-    return nn.Sequential(nn.GroupNorm(GROUPS, width), nn.SiLU(), nn.Conv2d(width, wider, 3, stride=2, padding=1))
+    return nn.Sequential(_norm(width), nn.SiLU(), nn.Conv2d(width, wider, 3, stride=2, padding=1))
+
+
+def _norm(width: int) -> nn.GroupNorm:
+    return nn.GroupNorm(min(MOST_GROUPS, width), width)
 
 
 class _Residual(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.norm0, self.norm1 = nn.GroupNorm(GROUPS, width), nn.GroupNorm(GROUPS, width)
+        self.norm0, self.norm1 = _norm(width), _norm(width)
         self.conv0, self.conv1 = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, values: Tensor) -> Tensor:

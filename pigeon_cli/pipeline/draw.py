@@ -17,7 +17,6 @@ from pigeon_cli.pipeline.decode import draw_latents, liked_latents, seen_latents
 from pigeon_cli.pipeline.raters import condition_of
 from pigeon_cli.pipeline.settings import Settings
 
-
 Liked: TypeAlias = tuple[Image.Image, TokenMask]
 """An RGB image of the history, and what of it is kept."""
 

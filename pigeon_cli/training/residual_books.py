@@ -35,8 +35,8 @@ def fit_books(vectors: Tensor, levels: int, metric: Tensor, entries: int = ENTRI
 
 
 def quantize(vectors: Tensor, books: Tensor, metric: Tensor) -> Tensor:
-    """Indices uint8 [levels, N] whose entries' sum is nearest to ``vectors`` [N, width] by ``metric`` [width, width], as
-    far as a search finds.
+    """Indices uint8 [levels, N] whose entries' sum is nearest to ``vectors`` [N, width] by ``metric``, as far as a
+    search finds.
 
     The entry that is nearest on one level is not always best for the next ones: :data:`BEAMS` choices are followed,
     which takes an eighth off the squared error of six levels.

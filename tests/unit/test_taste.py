@@ -78,9 +78,13 @@ def test_the_unet_is_told_a_taste_and_recolours_the_reference_by_it() -> None:
     reference = torch.randn(2, 4, 8, 8)
     reference[:, :, :2, :2] = 0
     untold, told = Beside(reference), Beside(reference, taste)
-    assert torch.equal(unet.pool(pooled, untold), unet.pool(pooled))
-    assert torch.equal(unet.pool(pooled, untold), unet.pool(pooled, Beside(reference, torch.zeros_like(taste))))
-    assert not torch.allclose(unet.pool(pooled, told), unet.pool(pooled, untold))
+
+    def pool(beside: Beside) -> torch.Tensor:
+        return unet.attend(context, pooled, beside)[1]
+
+    assert torch.equal(pool(untold), pool(Beside()))
+    assert torch.equal(pool(untold), pool(Beside(reference, torch.zeros_like(taste))))
+    assert not torch.allclose(pool(told), pool(untold))
     seen = unet.project(context, told)[:, 4:]
     matrix = unet.recolours(taste).view(2, 4, 4)
     wanted = reference + torch.einsum("bchw,bcd->bdhw", reference, matrix)
