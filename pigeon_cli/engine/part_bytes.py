@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from pigeon_cli.core.errors import WeightsError
 from pigeon_cli.engine.plan import Precision
 from pigeon_cli.engine.schedule import Part
-from pigeon_cli.weights.packed import scale_of
+from pigeon_cli.weights.scales import scale_of
 from pigeon_cli.weights.stored_model import StoredModel
 
 MADE_OF: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {

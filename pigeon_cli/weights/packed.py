@@ -11,18 +11,14 @@ from typing import Final
 import torch
 from torch import Tensor
 
-SCALE_ENDING: Final = ".scale"
+from pigeon_cli.weights.scales import SCALE_ENDING, scale_of
+
 FEWEST_NUMBERS: Final = 4096
 """Of smaller tensors there is little to save: 4 kB each."""
 MOST_LEVELS: Final = 127
 """Of either sign."""
 SHARES: Final = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7)
 """Shares of a row's largest number that level 127 may stand for: larger ones are cut to it, all others come nearer."""
-
-
-def scale_of(name: str) -> str:
-    """The key of the scales of the tensor ``name``."""
-    return name + SCALE_ENDING
 
 
 def pack(tensors: Mapping[str, Tensor], rest: torch.dtype, exact: Collection[str] = ()) -> dict[str, Tensor]:

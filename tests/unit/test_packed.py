@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from pigeon_cli.core.errors import WeightsError
 from pigeon_cli.training.shipped import save_shipped
 from pigeon_cli.weights.checkpoint import load_part, read_part, save_part
-from pigeon_cli.weights.packed import FEWEST_NUMBERS, pack, scale_of, unpack
+from pigeon_cli.weights.packed import FEWEST_NUMBERS, pack, unpack
+from pigeon_cli.weights.scales import scale_of
 from pigeon_cli.weights.store import ModelFolder
 from tests.small_memory import small_memory
 
