@@ -219,8 +219,6 @@ class SamplingConfig:
     fidelity: float = 0.0
     """What a place of the reference adds to the score of its own code there, in nats, as far as it is not hidden (0:
     released weights, ``pipeline/reference.py``). How a small model draws a meaning anew, nobody recognises."""
-    recalled_fidelity: float | None = None
-    """The same of a drawing from the memory, which is by the history's hand already; ``None``: the same."""
     auto_samples: int = 1
     """Candidates of every dial position that ``auto`` tries, at least. One is the paper's; what a small model draws
     differs much, and one more costs little beside reading the history once."""

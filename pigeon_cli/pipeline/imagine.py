@@ -100,9 +100,8 @@ def decide_masks(
     return DialMasks(layout, decided.keep, order[0])
 
 
-def see_dials(masks: DialMasks, reader: ReferenceReader, fidelity: float | None = None) -> SeenReference:
-    """What the language model sees of the reference, one row per dial position; ``fidelity`` is by default the model's
-    own (:func:`pigeon_cli.pipeline.reference.favoured`)."""
+def see_dials(masks: DialMasks, reader: ReferenceReader) -> SeenReference:
+    """What the language model sees of the reference, one row per dial position."""
     rows = len(masks.keep)
     layout = TokenLayout(
         masks.layout.ids.expand(rows, -1),
@@ -110,7 +109,7 @@ def see_dials(masks: DialMasks, reader: ReferenceReader, fidelity: float | None 
         masks.layout.types.expand(rows, -1),
         masks.layout.images.expand(rows, -1),
     )
-    favour = favoured(layout, masks.keep, reader.quantizer, reader.spec, fidelity)
+    favour = favoured(layout, masks.keep, reader.quantizer, reader.spec)
     return replace(reader.see_masked(layout, masks.keep), favour=favour)
 
 

@@ -132,23 +132,19 @@ def embed_request(
     return EmbeddedPrompts(echoed, reference.echo[:, 1:], reference.favour)
 
 
-def favoured(
-    layout: TokenLayout, keep: Tensor, quantizer: Quantizer, spec: ModelSpec, fidelity: float | None = None
-) -> Tensor | None:
+def favoured(layout: TokenLayout, keep: Tensor, quantizer: Quantizer, spec: ModelSpec) -> Tensor | None:
     """What the kept places of references add to the scores of the answer's codes there, float [B, places, V].
 
-    ``fidelity``, by default ``sampling.fidelity``, for the reference's own code, less for another by the cosine of the
-    two; nothing where the reference is hidden, and nothing for its style tokens, since the answer's are the history's.
-    So the dial goes from the reference's own drawing in the style of the history to what the language model makes of
-    it.
+    ``sampling.fidelity`` for the reference's own code, less for another by the cosine of the two; nothing where the
+    reference is hidden, and nothing for its style tokens, since the answer's are the history's. So the dial goes from
+    the reference's own drawing in the style of the history to what the language model makes of it.
     """
-    fidelity = spec.sampling.fidelity if fidelity is None else fidelity
-    if not fidelity:
+    if not spec.sampling.fidelity:
         return None
     ids, present, kept = reference_part(layout, keep, spec.repack_reference)
     first = spec.vocabulary.first_code
     vectors = functional.normalize(quantizer.lookup((ids - first).masked_fill(~present, -1)), dim=-1)
-    strength = fidelity * kept * present
+    strength = spec.sampling.fidelity * kept * present
     strength[:, : spec.tokenizer.style_tokens] = 0
     codebook = functional.normalize(quantizer.embedding.weight[: spec.tokenizer.patch_codes], dim=-1)
     likeness = (vectors @ codebook.T).clamp_min(0) * strength.unsqueeze(-1)

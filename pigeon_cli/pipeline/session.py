@@ -204,7 +204,7 @@ class Session:
         with stages("mask", len(settings.dials)):
             masks = self._mask(inputs, settings)
             self.parts.enter("slots")
-            reference = self._slots(masks, settings, asked.recalled is not None)
+            reference = self._slots(masks, settings)
         codes = self._imagine(inputs, asked.titles, masks, reference, settings, stages)
         candidates = self._record(inputs, masks, codes, settings)
         rater: Rater = FreeRater(self.parts) if self.spec.scorer is None else LearnedRater(self.parts, self.text)
@@ -306,10 +306,9 @@ class Session:
         with self.parts.use(MASK_GENERATOR) as generator, self.parts.use(EMBEDDING) as embedding:
             return decided(generator, embedding)
 
-    def _slots(self, masks: DialMasks, settings: Settings, recalled: bool) -> SeenReference:
-        fidelity = self.spec.sampling.recalled_fidelity if recalled else None
+    def _slots(self, masks: DialMasks, settings: Settings) -> SeenReference:
         with reader_of(self.parts, ADAPTER if settings.aligned else BASE_ADAPTER) as reader:
-            return see_dials(masks, reader, fidelity)
+            return see_dials(masks, reader)
 
     def _imagine(
         self,

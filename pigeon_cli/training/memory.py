@@ -45,6 +45,8 @@ LEVELS, PATCH_SIDE = 7, 2
 """Of the quantizer that keeps the drawings: its codebooks, and the places of the latents in one vector, each way."""
 DRAWN_ANEW: Final = frozenset({"fluent-emoji-high-contrast"})
 """Hands whose finishes are not made ahead: their thin lines come out better in one drawing than in two."""
+INK_SHARE: Final = 0.5
+"""What the agreement of lines counts where colours would have to be told from ink."""
 KEY_WIDTH: Final = 24
 KEY_FLOOR: Final = 0.3
 """Of the largest singular value, added to all: directions in which outlines hardly differ count less."""
@@ -113,12 +115,11 @@ def build_memory(
 def worth_making(hand: int, source: int, kin: Tensor) -> bool:
     """Whether a drawing that ``hand`` lacks is made from one by ``source``: another finish of the same lines.
 
-    Colours cannot be told from ink. ``kin`` is :func:`kinship`.
+    ``kin`` is :func:`kinship`.
     """
     one, other = ICON_SETS[HANDS[hand]], ICON_SETS[HANDS[source]]
-    if hand == source or one.family != other.family or HANDS[hand] in DRAWN_ANEW:
-        return False
-    return float(kin[hand, source]) >= NEAR and (one.monochrome or not other.monochrome)
+    siblings = hand != source and one.family == other.family and HANDS[hand] not in DRAWN_ANEW
+    return siblings and float(kin[hand, source]) >= NEAR
 
 
 def missing_finishes(records: Sequence[IconRecord], kin: Tensor) -> list[Drawing]:
@@ -155,7 +156,9 @@ def quantized(latents: Tensor, true: Sequence[bool], metric: Tensor, levels: int
 
 
 def kinship(records: Sequence[IconRecord], lines: Tensor) -> Tensor:
-    """Mean agreement [hands, hands] of outlines [records, N] over the meanings that two sets share."""
+    """Mean agreement [hands, hands] of outlines [records, N] over the meanings that two sets share; of a hand that has
+    colours (rows) with drawings in ink alone (columns) a part of it.
+    """
     total, count = torch.zeros(2, len(HANDS), len(HANDS))
     rows: dict[str, list[int]] = {}
     for row, record in enumerate(records):
@@ -165,7 +168,9 @@ def kinship(records: Sequence[IconRecord], lines: Tensor) -> Tensor:
             place = HANDS.index(records[one].set), HANDS.index(records[other].set)
             total[place] += float(lines[one] @ lines[other])
             count[place] += 1
-    return (total / count.clamp_min(1)).fill_diagonal_(1.0)
+    ink = torch.tensor([ICON_SETS[name].monochrome for name in HANDS])
+    shares = torch.where(~ink.unsqueeze(1) & ink, INK_SHARE, 1.0)
+    return (total / count.clamp_min(1) * shares).fill_diagonal_(1.0)
 
 
 def _frozen_vae(folder: ModelFolder, batches: IconBatches) -> Any:

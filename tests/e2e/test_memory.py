@@ -87,24 +87,6 @@ def test_a_prompt_brings_back_the_drawing_that_it_names(pigeon: Pigeon, liked: P
     assert all(each["prescore_parts"]["reference"] is not None for each in report["candidates"])
 
 
-def test_a_recalled_drawing_is_followed_as_far_as_the_model_says(
-    pigeon: Pigeon, liked: Path, remembering: ModelFolder
-) -> None:
-    spec, style = remembering.spec, remembering.spec.tokenizer.style_tokens
-    options = ("--ref-mask", "0", "-n", "1", "--json", "--force", "--model", remembering.path)
-    followed = {}
-    for fidelity in (None, 1000.0):
-        sampling = replace(spec.sampling, recalled_fidelity=fidelity)
-        (remembering.path / "config.json").write_text(spec_text(replace(spec, sampling=sampling)))
-        result = pigeon("--history", liked, "--prompt", "a red fox", *options)
-        assert result.exit_code == 0, result.output
-        candidate = json.loads(result.stdout)["candidates"][0]
-        wanted, drawn = candidate["reference_tokens"]["codes"][style:], candidate["codes"][style:]
-        followed[fidelity] = sum(one == other for one, other in zip(wanted, drawn, strict=False)) / len(wanted)
-    assert followed[1000.0] == 1
-    assert followed[None] < 1
-
-
 def test_other_words_are_drawn_by_the_base_model(pigeon: Pigeon, liked: Path, remembering: ModelFolder) -> None:
     result = pigeon("--history", liked, "--prompt", "blue whale", "-n", "2", "--json", "--model", remembering.path)
     assert result.exit_code == 0, result.output

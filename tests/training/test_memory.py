@@ -40,11 +40,13 @@ def record(number: int, meaning: str, hand: int) -> IconRecord:
 @pytest.fixture
 def kin() -> Tensor:
     """Finishes of one family agree, the high-contrast one best with the flat one; emojione and fluent do not differ
-    less, but are no siblings."""
+    less, but are no siblings. Ink counts half for colours."""
     agreement = torch.full((len(HANDS), len(HANDS)), 0.9)
     agreement[FLUENT, FLAT] = agreement[FLAT, FLUENT] = 0.8
     agreement[FLUENT, CONTRAST] = agreement[CONTRAST, FLUENT] = 0.6
     agreement[FLAT, CONTRAST] = agreement[CONTRAST, FLAT] = 0.7
+    agreement[[FLUENT, FLAT], CONTRAST] /= 2
+    agreement[EMOJIONE, MONOTONE] /= 2
     noto, first = HANDS.index("noto"), HANDS.index("noto-v1")
     agreement[noto, first] = agreement[first, noto] = 0.31
     return agreement.fill_diagonal_(1.0)

@@ -69,13 +69,6 @@ def test_a_model_without_fidelity_favours_nothing() -> None:
     assert favoured(layout(), kept(), table(), PLAIN) is None
 
 
-def test_another_fidelity_takes_the_place_of_the_models_own() -> None:
-    asked = favoured(layout(), kept(), table(), faithful(5.0), 2.5)
-    assert asked is not None
-    torch.testing.assert_close(asked, favour(faithful(5.0), kept()) / 2)
-    assert favoured(layout(), kept(), table(), faithful(5.0), 0.0) is None
-
-
 @torch.no_grad()
 def start(favour: torch.Tensor | None) -> tuple[object, Prefix]:
     torch.manual_seed(1)
