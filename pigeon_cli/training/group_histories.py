@@ -32,7 +32,8 @@ class GroupHistories:
     def mean(self, values: Tensor) -> Tensor:
         """The mean [B, ...] of what the seen pictures have of values [B, ...]; zero where none is seen."""
         shares = self.seen.float() / self.seen.sum(1, keepdim=True).clamp_min(1)
-        return torch.einsum("bn,bn...->b...", shares, values[self.rows])
+        # Plain products: an einsum would round to bf16 in training, and not at generation.
+        return (values[self.rows] * shares.reshape(*shares.shape, *[1] * (values.ndim - 1))).sum(1)
 
 
 def draw_histories(groups: int, most: int, device: torch.device) -> GroupHistories:
