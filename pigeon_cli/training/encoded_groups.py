@@ -16,9 +16,6 @@ from pigeon_cli.training.code_cache import encode_pictures
 from pigeon_cli.training.frozen_reader import tastes_of
 from pigeon_cli.training.looked_groups import GROUP, LookedGroup
 
-AT_ONCE = 256
-"""Pictures that are read together."""
-
 
 @dataclass(frozen=True)
 class EncodedGroups:
@@ -63,17 +60,16 @@ class GroupEncoder:
     def _latents(self, images: Tensor) -> Tensor:
         # What is to be drawn must not carry the rounding of training's bf16.
         with torch.autocast(images.device.type, enabled=False):
-            return torch.cat([encode_latents(self.vae, part).half() for part in images.split(AT_ONCE)])
+            return encode_latents(self.vae, images).half()
 
     def _codes(self, images: Tensor) -> Tensor:
-        parts = [torch.from_numpy(encode_pictures(self.tokenizer, part)) for part in images.split(AT_ONCE)]
-        return torch.cat(parts).to(images.device)
+        return torch.from_numpy(encode_pictures(self.tokenizer, images)).to(images.device)
 
     def _tastes(self, images: Tensor) -> Tensor:
         if self.taste is None:
             return images.new_zeros(len(images), 0)
         with torch.autocast(images.device.type, enabled=False):
-            return torch.cat([tastes_of(part, self.tokenizer, self.taste) for part in images.split(AT_ONCE)])
+            return tastes_of(images, self.tokenizer, self.taste)
 
 
 def joined(parts: Sequence[EncodedGroups]) -> EncodedGroups:

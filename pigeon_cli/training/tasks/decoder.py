@@ -60,7 +60,7 @@ POOL_STEPS, POOL_BATCHES = 1000, 200
 """So many steps draw from one pool of so many batches of encoded pictures: reading a picture costs more than a step on
 it."""
 GROUPS_AT_ONCE = 8
-"""Groups that are drawn before they are encoded."""
+"""Groups that are read together."""
 
 
 class DecoderTask(TrainingTask):
@@ -82,8 +82,8 @@ class DecoderTask(TrainingTask):
     ) -> None:
         self.folder, self.tokenizer, self.steps = folder, tokenizer, steps
         self.groups = -(-batch // GROUP)
-        self.spec, self.device, device = folder.spec, batches.device, batches.device
-        spec = self.spec
+        self.spec, self.device = folder.spec, batches.device
+        spec, device = self.spec, self.device
         # diffusers does not say what its classes can do.
         self.unet = cast(Any, build_unet(spec.diffusion, spec.decoder.context_width)).to(
             device, memory_format=torch.channels_last
