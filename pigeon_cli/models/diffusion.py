@@ -94,7 +94,7 @@ class GridUNet(nn.Module):
     def attend(self, context: Tensor, pooled: Tensor, beside: Beside = NOTHING) -> tuple[Tensor, Tensor]:
         """Context [B, Q, C] with the tokens of liked pictures behind it, and the pooled vector [B, P] with taste and
         history added."""
-        pooled = self._told(pooled, beside)
+        pooled = self.tell(pooled, beside.taste)
         if not self.history_pictures:
             return context, pooled
         side = self.config.sample_size
@@ -104,10 +104,10 @@ class GridUNet(nn.Module):
         tokens, told = self.liked.read(functional.pad(history, (0, 0, 0, 0, 0, 0, 0, missing)))
         return torch.cat([context, tokens], dim=1), pooled + told
 
-    def _told(self, pooled: Tensor, beside: Beside) -> Tensor:
+    def tell(self, pooled: Tensor, taste: Tensor | None) -> Tensor:
+        """The pooled vector [B, P] with a taste [B, taste width] added."""
         if self.taste_width == 0:
             return pooled
-        taste = beside.taste
         told = pooled.new_zeros(len(pooled), self.taste_width) if taste is None else taste.to(pooled)
         added: Tensor = self.tells(told)
         return pooled + added
@@ -257,6 +257,12 @@ def visible(latents: Tensor, keep: Tensor) -> Tensor:
     side = isqrt(keep.shape[1])
     squares = keep.reshape(-1, 1, side, side).to(latents.dtype)
     return latents * functional.interpolate(squares, size=latents.shape[-2:])
+
+
+def seen_picture(latents: Tensor, keep: Tensor) -> Tensor:
+    """Latents [B, c, h, w] of liked pictures as :class:`Beside` has them, [B, c + 1, h, w]: :func:`visible`, and behind
+    them what is kept."""
+    return torch.cat([visible(latents, keep), visible(torch.ones_like(latents[:, :1]), keep)], dim=1)
 
 
 def to_pixels(images: Tensor) -> Tensor:

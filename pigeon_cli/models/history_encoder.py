@@ -49,11 +49,15 @@ class HistoryEncoder(nn.Module):
         """Histories [B, N, c + 1, h, w] to tokens [B, N h w / 16, context_width], zero for pictures of which nothing is
         seen, and to what the pooled condition takes [B, pooled_width].
         """
-        batch, count = history.shape[:2]
-        tokens, features = self(history.flatten(0, 1))
-        present = history[:, :, -1].flatten(2).amax(2).to(tokens.dtype)
-        tokens = tokens.unflatten(0, (batch, count)) * present[:, :, None, None]
-        return tokens.flatten(1, 2), self.pool(features.unflatten(0, (batch, count)), present)
+        tokens, features = (part.unflatten(0, history.shape[:2]) for part in self(history.flatten(0, 1)))
+        return self.join(tokens, features, history[:, :, -1].flatten(2).amax(2))
+
+    def join(self, tokens: Tensor, features: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """What :meth:`read` returns, of histories that are read already: tokens [B, N, T, context_width] and features
+        [B, N, W] of their pictures, and ``present`` [B, N], 0 for those of which nothing is seen.
+        """
+        there = present.to(tokens.dtype)
+        return (tokens * there[:, :, None, None]).flatten(1, 2), self.pool(features, there)
 
     def pool(self, features: Tensor, present: Tensor) -> Tensor:
         """The mean of features [B, N, W] of ``present`` pictures [B, N] to [B, pooled_width]; zero where none is."""

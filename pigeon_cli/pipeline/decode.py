@@ -22,6 +22,7 @@ from pigeon_cli.models.diffusion import (
     denoise,
     encode_latents,
     initial_latents,
+    seen_picture,
     visible,
 )
 from pigeon_cli.models.embedding_decoder import DecodedCondition, EmbeddingDecoder
@@ -50,8 +51,7 @@ def liked_latents(
 ) -> Tensor:
     """Scaled latents [images, c + 1, h, w] of RGB images, each under its own mask, and behind them what is kept."""
     latents = _latents(vae, config, history)
-    keep = _kept_places(masks, places).to(latents.device)
-    return torch.cat([visible(latents, keep), visible(torch.ones_like(latents[:, :1]), keep)], dim=1)
+    return seen_picture(latents, _kept_places(masks, places).to(latents.device))
 
 
 def _latents(vae: AutoencoderKL, config: DiffusionConfig, images: Sequence[Image.Image]) -> Tensor:

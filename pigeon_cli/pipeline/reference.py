@@ -143,12 +143,18 @@ def favoured(layout: TokenLayout, keep: Tensor, quantizer: Quantizer, spec: Mode
         return None
     ids, present, kept = reference_part(layout, keep, spec.repack_reference)
     first = spec.vocabulary.first_code
-    vectors = functional.normalize(quantizer.lookup((ids - first).masked_fill(~present, -1)), dim=-1)
-    strength = spec.sampling.fidelity * kept * present
+    vectors = quantizer.lookup((ids - first).masked_fill(~present, -1))
+    strength = kept * present
     strength[:, : spec.tokenizer.style_tokens] = 0
+    return functional.pad(favoured_codes(vectors, strength, quantizer, spec), (first, spec.tokenizer.style_codes))
+
+
+def favoured_codes(vectors: Tensor, keep: Tensor, quantizer: Quantizer, spec: ModelSpec) -> Tensor:
+    """The same by patch codes, float [B, places, patch codes], of vectors [B, places, code_width] of which ``keep``
+    [B, places] are not hidden."""
     codebook = functional.normalize(quantizer.embedding.weight[: spec.tokenizer.patch_codes], dim=-1)
-    likeness = (vectors @ codebook.T).clamp_min(0) * strength.unsqueeze(-1)
-    return functional.pad(likeness, (first, spec.tokenizer.style_codes))
+    likeness = (functional.normalize(vectors, dim=-1) @ codebook.T).clamp_min(0)
+    return likeness * (spec.sampling.fidelity * keep).unsqueeze(-1)
 
 
 def echo_reference(embedded: Tensor, ids: Tensor, echo: Tensor, vocabulary: Vocabulary) -> Tensor:

@@ -12,7 +12,8 @@ import os
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -350,3 +351,13 @@ class MovingAverage(nn.Module):
         """The averaged parameters and the module's own buffers under the module's own names."""
         state = dict(module.state_dict())
         return state | {name: self.get_buffer(flat) for name, flat in self.names.items()}
+
+    @contextmanager
+    def in_place_of(self, module: nn.Module) -> Iterator[None]:
+        """``module`` with the averaged parameters, for evaluation and export."""
+        trained = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+        module.load_state_dict(self.state_of(module))
+        try:
+            yield
+        finally:
+            module.load_state_dict(trained)

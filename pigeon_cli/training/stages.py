@@ -44,8 +44,8 @@ DEFAULTS = {
     "tokenizer": StageDefaults(4000, 48, 1e-3),
     "style": StageDefaults(3000, 32, 1e-3),
     "taste": StageDefaults(4000, 192, 3e-3),
-    "decoder": StageDefaults(3000, 32, 1e-3),
     "translator": StageDefaults(8000, 64, 2e-3),
+    "decoder": StageDefaults(3000, 32, 1e-3),
     "language": StageDefaults(4000, 16, 1.5e-3),
     "scorer": StageDefaults(1500, 96, 2e-3),
 }
@@ -167,7 +167,8 @@ def build_task(
     if name == "decoder":
         from pigeon_cli.training.tasks.decoder import DecoderTask
 
-        return DecoderTask(folder, batches, tokenizer, settings.batch, settings.steps)
+        head = loop_settings("translator", options).checkpoint
+        return DecoderTask(folder, batches, tokenizer, settings.batch, settings.steps, head)
     return _code_task(name, folder, batches, tokenizer, options, settings, device)
 
 

@@ -8,10 +8,9 @@ from pathlib import Path
 import torch
 
 from pigeon_cli.models.outlines import outlines
-from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.data.alike import ALIKE
-from pigeon_cli.training.data.dataset import load_dataset
-from pigeon_cli.training.restyle import Restyler, SourceShares
+from pigeon_cli.training.data.dataset import IconRecord, load_dataset
+from pigeon_cli.training.sources import SourceChooser, SourceShares
 
 
 def square(left: int, colour: tuple[float, float, float], hollow: bool = False) -> torch.Tensor:
@@ -38,42 +37,41 @@ def test_lines_agree_whatever_is_between_them_and_not_at_another_place() -> None
     assert agreement(filled, torch.zeros(1, 4, 64, 64)) == 0
 
 
-def test_pictures_are_drawn_from_others_with_their_lines_and_else_from_their_own_plain_drawing(icons: Path) -> None:
+def chosen(icons: Path, shares: SourceShares) -> list[tuple[IconRecord, IconRecord, bool]]:
+    """Every train record, what it is drawn from, and whether that is the picture itself."""
     dataset = load_dataset(icons)
-    restyler = Restyler(IconBatches(dataset, torch.device("cpu")))
-    pairs = [(number, other) for number, others in restyler.alike.items() for other in others]
+    records = dataset.by_split["train"]
+    sources, rng = SourceChooser(dataset, records), random.Random(0)
+    return [(record, *sources.choose(rng, record, shares)) for record in records]
+
+
+def test_pictures_are_drawn_from_others_with_their_lines_and_else_from_other_families_or_themselves(
+    icons: Path,
+) -> None:
+    dataset = load_dataset(icons)
+    alike = SourceChooser(dataset, dataset.by_split["train"]).alike
+    pairs = [(number, other) for number, others in alike.items() for other in others]
     assert pairs
     for number, other in pairs:
         record = dataset.records[number]
         assert other.meaning == record.meaning
         assert other.split == "train"
         assert other.twins != record.twins
-    wanted = list(dataset.by_split["train"])
-    sources, own, kin = restyler._sources(random.Random(0), wanted, SourceShares(0.0, 0.0, 0.0, alike=1.0))
-    assert not any(own) and not any(kin)
-    for record, source in zip(wanted, sources, strict=True):
-        assert source in (restyler.alike[record.id] or [record])
+    for record, source, own in chosen(icons, SourceShares(0.0, 0.0, alike=1.0)):
+        assert not own
+        assert source in alike[record.id] or not alike[record.id]
+        assert source == record or source in alike[record.id] or source.family != record.family
 
 
-def test_other_finishes_by_the_same_hand_are_seen_as_drawn_and_as_remembered(icons: Path) -> None:
-    dataset = load_dataset(icons)
-    seen: list[torch.Tensor] = []
+def test_other_finishes_by_the_same_hand_are_of_another_set(icons: Path) -> None:
+    found = chosen(icons, SourceShares(0.0, 0.0, kin=1.0))
+    assert any(source.set != record.set and source.family == record.family for record, source, _ in found)
+    for record, source, own in found:
+        assert not own
+        assert (source.meaning, source.split) == (record.meaning, "train")
+        assert source == record or source.set != record.set
 
-    def remembered(plain: torch.Tensor) -> torch.Tensor:
-        seen.append(plain)
-        return torch.zeros_like(plain)
 
-    restyler = Restyler(IconBatches(dataset, torch.device("cpu")), remembered=remembered)
-    wanted = list(dataset.by_split["train"])
-    shares = SourceShares(0.0, 0.0, 0.0, kin=1.0)
-    sources, own, kin = restyler._sources(random.Random(0), wanted, shares)
-    assert not any(own) and any(kin)
-    for record, source, other in zip(wanted, sources, kin, strict=True):
-        assert (source.set != record.set) == other
-        assert (source.family, source.meaning, source.split) == (record.family, record.meaning, "train")
-    drawn = restyler.draw(random.Random(0), 60, shares)
-    count = sum(map(len, seen))
-    assert 0 < count < 60
-    # What came back is what is seen of the source, where the look puts it; black here, on white paper.
-    black = (drawn.sources < 0.02).all(1).flatten(1).float().mean(1) > 0.3
-    assert int(black.sum()) >= count
+def test_only_what_is_drawn_from_itself_wears_its_look(icons: Path) -> None:
+    assert all(own and source == record for record, source, own in chosen(icons, SourceShares(1.0, 0.0)))
+    assert all(not own and source == record for record, source, own in chosen(icons, SourceShares(0.0, 1.0)))

@@ -178,3 +178,13 @@ def test_curves_show_every_figure_once_per_step(tmp_path: Path) -> None:
     left, middle, right = (picture.crop((place * WIDTH, 0, (place + 1) * WIDTH, HEIGHT)) for place in range(3))
     assert STROKE in dict.fromkeys(left.getdata()) and STROKE in dict.fromkeys(middle.getdata())
     assert right.getcolors() == [(WIDTH * HEIGHT, (255, 255, 255))]
+
+
+def test_the_average_stands_in_for_its_module_and_gives_way_again() -> None:
+    module = nn.Linear(3, 2)
+    average, before = MovingAverage(module), module.weight.detach().clone()
+    with torch.no_grad():
+        module.weight.add_(1.0)
+    with average.in_place_of(module):
+        assert torch.equal(module.weight, before)
+    assert torch.equal(module.weight, before + 1.0)

@@ -18,13 +18,15 @@ from pigeon_cli.training.codebook import CodebookKeeper, k_means
 from pigeon_cli.training.figures import PixelHead, gradient_loss, psnr, save_tensor_sheet
 from pigeon_cli.training.loop import TrainingTask
 from pigeon_cli.training.losses import contrast
-from pigeon_cli.training.restyle import PICTURES_A_LOOK, Restyled, Restyler, SourceShares
+from pigeon_cli.training.restyle import PICTURES_A_LOOK, Restyled, Restyler
 from pigeon_cli.training.shipped import save_shipped
+from pigeon_cli.training.sources import SourceShares
 from pigeon_cli.training.tokenizer_start import fit_pixels, patches_of
 from pigeon_cli.weights.checkpoint import load_part
 from pigeon_cli.weights.store import ModelFolder
 
-SHARES = SourceShares(own=0.3, plain=0.3, own_style=0.25)
+SHARES = SourceShares(own=0.3, plain=0.3)
+OWN_STYLE_SHARE = 0.25
 STYLE_FREE = 0.15
 """Share of the run in which style tokens are not quantised: their codes need something to be centres of."""
 STYLE_PICTURES = 6000
@@ -71,7 +73,7 @@ class StyleTask(TrainingTask):
         self.latest: tuple[Tensor, Tensor] | None = None
 
     def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:
-        batch = self.restyler.draw(rng, self.batch, SHARES)
+        batch = self.restyler.draw(rng, self.batch, SHARES, OWN_STYLE_SHARE)
         quantised = step >= STYLE_FREE * self.steps
         # On a CPU the fused attention's backward takes 3 times longer than plain products over 64 patches.
         with sdpa_kernel(SDPBackend.MATH):
@@ -141,7 +143,7 @@ class StyleTask(TrainingTask):
     @torch.no_grad()
     def _begin_codes(self) -> None:
         parts = range(STYLE_PICTURES // 100)
-        pictures = (self.restyler.draw(random.Random(part), 100, SHARES).wanted for part in parts)
+        pictures = (self.restyler.draw(random.Random(part), 100, SHARES, OWN_STYLE_SHARE).wanted for part in parts)
         rows = k_means(torch.cat([self._style(part)[0].flatten(0, 1) for part in pictures]), self.config.style_codes)
         self._style_codes().copy_(rows)
         self.keeper.begin(rows)
@@ -150,13 +152,13 @@ class StyleTask(TrainingTask):
         """Valid pictures from their own tokens, and with style tokens and patches of others."""
         restyler = Restyler(self.batches, self.batches.valid)
         kinds = {
-            "psnr": SourceShares(1.0, 0.0, 1.0),
-            "psnr_plain": SourceShares(0.0, 1.0, 0.0),
-            "psnr_foreign": SourceShares(0.0, 0.0, 0.0),
+            "psnr": (SourceShares(1.0, 0.0), 1.0),
+            "psnr_plain": (SourceShares(0.0, 1.0), 0.0),
+            "psnr_foreign": (SourceShares(0.0, 0.0), 0.0),
         }
         quantised, figures, columns = step >= STYLE_FREE * self.steps, {}, []
-        for name, shares in kinds.items():
-            batch = restyler.draw(random.Random(1), EVALUATED, shares)
+        for name, (shares, own_style) in kinds.items():
+            batch = restyler.draw(random.Random(1), EVALUATED, shares, own_style)
             vectors, codes = self._style(batch.wanted)
             drawn = self._draw(batch, vectors, codes if quantised else None)
             figures[name] = psnr(drawn, batch.wanted)

@@ -1,4 +1,8 @@
-"""Stage ``translator``: what a reference's places become in the style of a history, told by codes alone."""
+"""Stage ``translator``: what a reference's places become in the style of a history, told by codes alone.
+
+Its head is no part of the model, but the stage ``decoder`` reads it from this stage's checkpoint. A sheet of drawings
+is left only where there is an image generator already.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from pigeon_cli.core.errors import UsageError
 from pigeon_cli.models.translator import Translator
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.training.code_cache import EncodedLook
+from pigeon_cli.training.code_head import CodeHead
 from pigeon_cli.training.data.looks import PLAIN, geometry_of
 from pigeon_cli.training.loop import LoopSettings, TrainingTask, without
 from pigeon_cli.training.losses import NearCodes, nearest_codes, soft_cross_entropy
@@ -45,25 +50,6 @@ class Translation:
     references: Tensor
     answers: Tensor
     styles: Tensor
-
-
-class CodeHead(nn.Module):
-    """Places to logits of patch codes; thrown away after training."""
-
-    def __init__(self, codebook: Tensor, width: int) -> None:
-        super().__init__()
-        self.codebook: Tensor
-        self.register_buffer("codebook", codebook.float(), persistent=False)
-        self.turn = nn.Linear(width, width)
-        self.shared = nn.Linear(codebook.shape[1], width, bias=False)
-        self.residual = nn.Parameter(torch.randn(len(codebook), width) * 0.02)
-        self.bias = nn.Parameter(torch.zeros(len(codebook)))
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """[..., width] to [..., codes]."""
-        table = self.shared(self.codebook) + self.residual.to(rows.dtype)
-        logits: Tensor = self.turn(rows) @ table.T * (2 * rows.shape[-1] ** -0.5) + self.bias.to(rows.dtype)
-        return logits
 
 
 class TranslationSampler:
