@@ -47,16 +47,24 @@ def seen_latents(
 
 
 def liked_latents(
-    vae: AutoencoderKL, config: DiffusionConfig, history: Sequence[Image.Image], masks: Sequence[TokenMask], places: int
+    vae: AutoencoderKL,
+    config: DiffusionConfig,
+    history: Sequence[Image.Image],
+    masks: Sequence[TokenMask],
+    places: int,
+    at_once: int = IMAGES_AT_ONCE,
 ) -> Tensor:
-    """Scaled latents [images, c + 1, h, w] of RGB images, each under its own mask, and behind them what is kept."""
-    latents = _latents(vae, config, history)
+    """Scaled latents [images, c + 1, h, w] of RGB images, each under its own mask, and behind them what is kept;
+    ``at_once`` images make one batch at most."""
+    latents = _latents(vae, config, history, at_once)
     return seen_picture(latents, _kept_places(masks, places).to(latents.device))
 
 
-def _latents(vae: AutoencoderKL, config: DiffusionConfig, images: Sequence[Image.Image]) -> Tensor:
-    pixels = [torch.from_numpy(to_shares(image, config.image_size)) for image in images]
-    return encode_latents(vae, torch.stack(pixels))
+def _latents(
+    vae: AutoencoderKL, config: DiffusionConfig, images: Sequence[Image.Image], at_once: int = IMAGES_AT_ONCE
+) -> Tensor:
+    pixels = torch.stack([torch.from_numpy(to_shares(image, config.image_size)) for image in images])
+    return torch.cat([encode_latents(vae, part) for part in pixels.split(at_once)])
 
 
 def _kept_places(masks: Sequence[TokenMask], places: int) -> Tensor:

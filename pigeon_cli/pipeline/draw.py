@@ -38,10 +38,11 @@ def draw(
     config = parts.model.spec.diffusion
     wanted = condition_of(parts, [candidate.codes for candidate in candidates])
     seen = None if reference is None else _seen(parts, candidates, reference)
-    rows = len(candidates)
-    liked = None if not history or not config.history_pictures else _liked(parts, history).expand(rows, -1, -1, -1, -1)
+    rows, at_once = len(candidates), parts.rows("draw", IMAGES_AT_ONCE)
+    liked = None
+    if history and config.history_pictures:
+        liked = _liked(parts, history, at_once).expand(rows, -1, -1, -1, -1)
     beside = Beside(seen, None if taste is None else taste.expand(rows, -1), liked)
-    at_once = parts.rows("draw", IMAGES_AT_ONCE)
     with parts.use(UNET) as unet:
         latents = draw_latents(
             unet,
@@ -68,9 +69,9 @@ def _seen(parts: Parts, candidates: Sequence[Candidate], reference: Image.Image)
         return seen_latents(vae, spec.diffusion, reference, masks, spec.tokenizer.patches)
 
 
-def _liked(parts: Parts, history: Sequence[Liked]) -> Tensor:
+def _liked(parts: Parts, history: Sequence[Liked], at_once: int) -> Tensor:
     """[1, images, c + 1, h, w]."""
     spec = parts.model.spec
     images, masks = [image for image, _ in history], [mask for _, mask in history]
     with parts.use(VAE) as vae:
-        return liked_latents(vae, spec.diffusion, images, masks, spec.tokenizer.patches).unsqueeze(0)
+        return liked_latents(vae, spec.diffusion, images, masks, spec.tokenizer.patches, at_once).unsqueeze(0)

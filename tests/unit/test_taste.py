@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from pigeon_cli.core.records import TokenMask
 from pigeon_cli.engine.devices import choose_device
 from pigeon_cli.models.diffusion import Beside, GridUNet, build_unet
 from pigeon_cli.models.taste import COUNTED, EDGES, LEVELS, picture_statistics
+from pigeon_cli.pipeline.draw import draw
 from pigeon_cli.pipeline.session import Session
 from pigeon_cli.pipeline.taste import mean_taste, read_tastes
 from pigeon_cli.training.data.look_numbers import look_numbers
@@ -120,7 +122,6 @@ def test_what_is_drawn_follows_the_taste(folder: ModelFolder) -> None:
     outcome = session.personalize([picture((200, 0, 0))], picture((9, 9, 9)), dials=[0.0], samples=1, seed=3)
     candidate, settings, stages = outcome.candidates[0], outcome.settings, outcome.stages
     assert stages
-    from pigeon_cli.pipeline.draw import draw
 
     def drawn(taste: torch.Tensor | None) -> bytes:
         with torch.inference_mode():
@@ -128,6 +129,23 @@ def test_what_is_drawn_follows_the_taste(folder: ModelFolder) -> None:
             return draw(session.parts, [candidate], [stream], settings, None, taste)[0].tobytes()
 
     assert len({drawn(None), drawn(torch.zeros(TASTE_WIDTH)), drawn(torch.ones(TASTE_WIDTH))}) == 2
+
+
+def test_what_is_drawn_follows_the_liked_pictures_as_far_as_they_are_kept(folder: ModelFolder) -> None:
+    session, red = Session(folder, choose_device("cpu")), picture((200, 0, 0))
+    outcome = session.personalize([red], picture((9, 9, 9)), dials=[0.0], samples=1, seed=3)
+    candidate, settings, whole = outcome.candidates[0], outcome.settings, outcome.history_tokens[0]
+    tokens = (*whole.kept, *whole.dropped)
+    gone = replace(whole, kept=(), dropped=tokens)
+    half = replace(whole, kept=tokens[: len(tokens) // 2], dropped=tokens[len(tokens) // 2 :])
+
+    def drawn(*history: tuple[Image.Image, TokenMask]) -> bytes:
+        with torch.inference_mode():
+            stream = torch.Generator().manual_seed(0)
+            return draw(session.parts, [candidate], [stream], settings, history=history)[0].tobytes()
+
+    assert drawn() == drawn((red, gone))
+    assert len({drawn(), drawn((red, half)), drawn((red, whole)), drawn((picture((0, 0, 200)), whole))}) == 4
 
 
 def test_a_look_as_numbers_is_zero_but_for_what_it_wears() -> None:
