@@ -19,6 +19,7 @@ from pigeon_cli.models.diffusion import (
     denoise,
     encode_latents,
     initial_latents,
+    seen_picture,
 )
 from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.taste import TasteReader
@@ -97,8 +98,8 @@ class UNetFinisher:
     @torch.no_grad()
     def _liked(self, pictures: Tensor) -> Tensor:
         """A history [1, N, c + 1, h, w] of pictures [N, 3, S, S] that are wholly seen."""
-        latents = encode_latents(self.vae, pictures)
-        return torch.cat([latents, torch.ones_like(latents[:, :1])], dim=1).unsqueeze(0)
+        whole = torch.ones(len(pictures), self.spec.tokenizer.patches, device=self.device)
+        return seen_picture(encode_latents(self.vae, pictures), whole).unsqueeze(0)
 
     def _codes(self, pictures: Tensor) -> Tensor:
         """Packed codes int64 [B, tokens], -1 as padding."""
