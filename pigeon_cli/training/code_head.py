@@ -14,7 +14,7 @@ from pigeon_cli.core.errors import InputError
 from pigeon_cli.models.quantizer import Quantizer
 from pigeon_cli.models.translator import Translator
 from pigeon_cli.pipeline.reference import favoured_codes
-from pigeon_cli.weights.checkpoint import load_part
+from pigeon_cli.training.frozen_reader import frozen
 from pigeon_cli.weights.store import ModelFolder
 
 
@@ -74,8 +74,7 @@ def load_translation(
     spec = folder.spec
     if spec.translator is None or not folder.part("translator").is_file() or not checkpoint.is_file():
         return None
-    translator = Translator(spec.translator).to(device)
-    load_part(translator, folder.part("translator"))
+    translator = frozen(Translator(spec.translator), folder, "translator", device)
     codebook = quantizer.embedding.weight.detach()[: spec.tokenizer.patch_codes]
     head = CodeHead(codebook, spec.translator.width).to(device)
     try:
@@ -84,4 +83,4 @@ def load_translation(
         raise InputError(
             f"no head of this translator in {checkpoint}: {error}", "run: pigeon train translator"
         ) from error
-    return CodeTranslation(spec, quantizer, translator.requires_grad_(False).eval(), head.requires_grad_(False).eval())
+    return CodeTranslation(spec, quantizer, translator, head.requires_grad_(False).eval())

@@ -10,26 +10,16 @@ import torch
 from torch import Tensor
 
 from pigeon_cli.core.randomness import stream_seed
-from pigeon_cli.models.diffusion import (
-    Beside,
-    build_scheduler,
-    build_unet,
-    build_vae,
-    decode_latents,
-    denoise,
-    encode_latents,
-    initial_latents,
-    seen_picture,
-)
+from pigeon_cli.models.diffusion import Beside, build_unet, build_vae, decode_latents, encode_latents, seen_picture
 from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.taste import TasteReader
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
+from pigeon_cli.pipeline.decode import draw_latents
 from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.code_cache import encode_pictures
 from pigeon_cli.training.data.looks import PLAIN, apply_look
-from pigeon_cli.training.frozen_reader import tastes_of
+from pigeon_cli.training.frozen_reader import frozen, tastes_of
 from pigeon_cli.training.sequences import most_typical
-from pigeon_cli.weights.checkpoint import load_part
 from pigeon_cli.weights.store import ModelFolder
 
 TOLD_BY: Final = 60
@@ -49,14 +39,11 @@ class UNetFinisher:
     ) -> None:
         """``hands`` are icon sets; those without train drawings cannot be asked for."""
         self.spec, self.tokenizer, self.device = folder.spec, tokenizer, batches.device
-        self.decoder = EmbeddingDecoder(self.spec.decoder)
+        self.decoder = frozen(EmbeddingDecoder(self.spec.decoder), folder, "decoder", self.device)
         # diffusers does not say what its classes can do.
-        self.unet = cast(Any, build_unet(self.spec.diffusion, self.spec.decoder.context_width))
-        self.vae = cast(Any, build_vae(self.spec.diffusion))
-        for name, part in (("decoder", self.decoder), ("unet", self.unet), ("vae", self.vae)):
-            load_part(part, folder.part(name))
-            part.to(self.device).requires_grad_(False).eval()
-        self.scheduler = build_scheduler(self.spec.diffusion)
+        unet = cast(Any, build_unet(self.spec.diffusion, self.spec.decoder.context_width))
+        self.unet = frozen(unet, folder, "unet", self.device)
+        self.vae = frozen(cast(Any, build_vae(self.spec.diffusion)), folder, "vae", self.device)
         self.styles: dict[int, Tensor] = {}
         self.tastes: dict[int, Tensor] = {}
         self.liked: dict[int, Tensor] = {}
@@ -80,17 +67,15 @@ class UNetFinisher:
         seen = encode_latents(self.vae, pictures) if settings.reference_channels else None
         taste = self.tastes[hand].expand(len(pictures), -1) if settings.taste_width else None
         liked = self.liked[hand].expand(len(pictures), -1, -1, -1, -1) if settings.history_pictures else None
-        shape = (settings.unet["out_channels"], settings.unet["sample_size"], settings.unet["sample_size"])
-        noise = initial_latents(shape, [torch.Generator().manual_seed(stream_seed(0, "finish"))])
-        latents = denoise(
+        streams = [torch.Generator().manual_seed(stream_seed(0, "finish")) for _ in pictures]
+        latents = draw_latents(
             self.unet,
-            self.scheduler,
-            condition.context,
-            condition.pooled,
-            noise.expand(len(pictures), -1, -1, -1).to(self.device),
+            settings,
+            condition,
+            streams,
             steps=settings.steps,
             guidance=settings.guidance,
-            size=(settings.image_size, settings.image_size),
+            at_once=len(pictures),
             beside=Beside(seen, taste, liked),
         )
         return decode_latents(self.vae, latents).permute(0, 3, 1, 2).to(self.device).float() / 255

@@ -28,11 +28,11 @@ from pigeon_cli.training.data.alike import AT_ONCE, outlines_of
 from pigeon_cli.training.data.dataset import IconRecord, grouped
 from pigeon_cli.training.data.looks import PLAIN, apply_look, draw_look
 from pigeon_cli.training.data.sets import ICON_SETS
-from pigeon_cli.training.frozen_reader import tastes_of
+from pigeon_cli.training.frozen_reader import frozen, tastes_of
 from pigeon_cli.training.pixel_metric import pixel_metric
 from pigeon_cli.training.residual_books import fit_books, quantize
-from pigeon_cli.weights.checkpoint import load_part, save_part
-from pigeon_cli.weights.spec_file import read_spec, spec_text
+from pigeon_cli.weights.checkpoint import save_part
+from pigeon_cli.weights.spec_file import change_spec
 from pigeon_cli.weights.store import ModelFolder
 
 CLEAREST: Final = (
@@ -87,7 +87,8 @@ def build_memory(
     lines = torch.cat([outlines_of(batches.dataset, seen[start : start + AT_ONCE]) for start in starts])
     kin = kinship(seen, lines)
     drawings = in_order([*(Drawing(record, HANDS.index(record.set)) for record in seen), *missing_finishes(seen, kin)])
-    vae = _frozen_vae(folder, batches)
+    # diffusers does not say what its classes can do.
+    vae = frozen(cast(Any, build_vae(folder.spec.diffusion)), folder, "vae", batches.device)
     latents = _latents(vae, batches, drawings, finish)
     metric = pixel_metric(vae, latents, PATCH_SIDE)
     books, packed = quantized(latents, [not drawing.is_made for drawing in drawings], metric)
@@ -106,9 +107,7 @@ def build_memory(
     _learn_hands(memory, batches, tokenizer, reader)
     save_part(folder.part("memory"), memory.state_dict())
     _write_list(folder, things, grouped(seen, "meaning"))
-    # Read again: the configuration may have been edited since the stage began.
-    spec = read_spec(folder.path / "config.json")
-    (folder.path / "config.json").write_text(spec_text(dataclasses.replace(spec, memory=config)), encoding="utf-8")
+    change_spec(folder.path / "config.json", lambda spec: dataclasses.replace(spec, memory=config))
     return len(drawings)
 
 
@@ -171,13 +170,6 @@ def kinship(records: Sequence[IconRecord], lines: Tensor) -> Tensor:
     ink = torch.tensor([ICON_SETS[name].monochrome for name in HANDS])
     shares = torch.where(~ink.unsqueeze(1) & ink, INK_SHARE, 1.0)
     return (total / count.clamp_min(1) * shares).fill_diagonal_(1.0)
-
-
-def _frozen_vae(folder: ModelFolder, batches: IconBatches) -> Any:
-    """Untyped, as diffusers does not say what its classes can do."""
-    vae = cast(Any, build_vae(folder.spec.diffusion)).to(batches.device)
-    load_part(vae, folder.part("vae"))
-    return vae.requires_grad_(False).eval()
 
 
 @torch.no_grad()

@@ -17,12 +17,11 @@ from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.code_cache import build_code_cache, load_code_cache
 from pigeon_cli.training.data.dataset import load_dataset
 from pigeon_cli.training.data.requests import draw_evaluation_requests
-from pigeon_cli.training.frozen_reader import frozen_taste_reader
+from pigeon_cli.training.frozen_reader import frozen, frozen_taste_reader
 from pigeon_cli.training.loop import LoopSettings, TrainingTask, run_training
 from pigeon_cli.training.request_codes import RequestSampler, encode_requests
 from pigeon_cli.training.request_sheet import RequestSheet
 from pigeon_cli.training.sequences import SequenceSampler
-from pigeon_cli.weights.checkpoint import load_part
 from pigeon_cli.weights.store import ModelFolder
 
 
@@ -223,9 +222,7 @@ def _code_task(
 
 def frozen_tokenizer(folder: ModelFolder, device: DeviceChoice) -> VisualTokenizer:
     """The trained visual tokenizer, on ``device``, without gradients."""
-    tokenizer = VisualTokenizer(folder.spec.tokenizer).to(device.device)
-    load_part(tokenizer, folder.part("tokenizer"))
-    return tokenizer.requires_grad_(False).eval()
+    return frozen(VisualTokenizer(folder.spec.tokenizer), folder, "tokenizer", device.device)
 
 
 def text_processor(folder: ModelFolder) -> sentencepiece.SentencePieceProcessor:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,16 @@ def read_spec(path: Path) -> ModelSpec:
 def spec_text(spec: ModelSpec) -> str:
     """The JSON text that :func:`read_spec` reads back to an equal value."""
     return json.dumps(dataclasses.asdict(spec), indent=2) + "\n"
+
+
+def change_spec(path: Path, change: Callable[[ModelSpec], ModelSpec]) -> None:
+    """Write ``config.json`` anew as ``change`` makes of what it says now, which may have been edited since it was read.
+
+    Raises as :func:`read_spec`.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary.write_text(spec_text(change(read_spec(path))), encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def _build(kind: Any, value: Any, where: str) -> Any:

@@ -24,24 +24,22 @@ from pigeon_cli.models.diffusion import (
     build_unet,
     build_vae,
     decode_latents,
-    denoise,
-    initial_latents,
     predict,
     size_ids,
 )
 from pigeon_cli.models.embedding_decoder import DecodedCondition, EmbeddingDecoder
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
+from pigeon_cli.pipeline.decode import draw_latents
 from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.code_head import load_translation
 from pigeon_cli.training.decoder_batches import DecoderBatch, DecoderBatches
 from pigeon_cli.training.encoded_groups import EncodedGroups, GroupEncoder, joined
 from pigeon_cli.training.figures import psnr, save_tensor_sheet
-from pigeon_cli.training.frozen_reader import frozen_taste_reader
+from pigeon_cli.training.frozen_reader import frozen, frozen_taste_reader
 from pigeon_cli.training.looked_groups import GROUP, LookedGroups
 from pigeon_cli.training.loop import LoopSettings, MovingAverage, TrainingTask
 from pigeon_cli.training.shipped import save_shipped
 from pigeon_cli.training.sources import SourceShares
-from pigeon_cli.weights.checkpoint import load_part
 from pigeon_cli.weights.store import ModelFolder
 
 EMPTY_SHARE = 0.1
@@ -91,12 +89,9 @@ class DecoderTask(TrainingTask):
         self.average = MovingAverage(self.unet, AVERAGE_DECAY).to(device)
         self.modules = {"unet": self.unet, "average": self.average}
         self.scheduler = cast(Any, build_scheduler(spec.diffusion))
-        self.embedding_decoder = EmbeddingDecoder(spec.decoder).to(device)
-        load_part(self.embedding_decoder, folder.part("decoder"))
-        self.embedding_decoder.requires_grad_(False).eval()
-        self.vae = cast(Any, build_vae(spec.diffusion)).to(device, memory_format=torch.channels_last)
-        load_part(self.vae, folder.part("vae"))
-        self.vae.requires_grad_(False).eval()
+        self.embedding_decoder = frozen(EmbeddingDecoder(spec.decoder), folder, "decoder", device)
+        vae = cast(Any, build_vae(spec.diffusion)).to(memory_format=torch.channels_last)
+        self.vae = frozen(vae, folder, "vae", device)
         taste = frozen_taste_reader(folder, device) if spec.diffusion.taste_width else None
         self.encoder = GroupEncoder(self.vae, tokenizer, taste)
         translation = load_translation(folder, tokenizer.quantizer, translator_checkpoint, device)
@@ -206,18 +201,15 @@ class DecoderTask(TrainingTask):
     def draw(self, codes: Tensor, beside: Beside) -> Tensor:
         """Pictures [B, 3, H, W] in 0..1 of codes int64 [B, tokens], at the model's own steps and guidance."""
         condition, settings = self._condition(codes), self.spec.diffusion
-        count, side = len(codes), settings.image_size
-        generators = [torch.Generator().manual_seed(stream_seed(0, "sheet", number)) for number in range(count)]
-        shape = (settings.unet["out_channels"], settings.unet["sample_size"], settings.unet["sample_size"])
-        latents = denoise(
+        streams = [torch.Generator().manual_seed(stream_seed(0, "sheet", number)) for number in range(len(codes))]
+        latents = draw_latents(
             self.unet,
-            self.scheduler,
-            condition.context,
-            condition.pooled,
-            initial_latents(shape, generators).to(self.device),
+            settings,
+            condition,
+            streams,
             steps=settings.steps,
             guidance=settings.guidance,
-            size=(side, side),
+            at_once=len(codes),
             beside=beside,
         )
         return decode_latents(self.vae, latents).permute(0, 3, 1, 2).float().to(self.device) / 255

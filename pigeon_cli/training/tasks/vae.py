@@ -10,13 +10,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from pigeon_cli.core.configs import ModelSpec
 from pigeon_cli.models.diffusion import build_vae
 from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.data.looks import apply_looks, draw_look, geometry_of
 from pigeon_cli.training.figures import gradient_loss, save_tensor_sheet
 from pigeon_cli.training.loop import LoopSettings, MovingAverage, TrainingTask
 from pigeon_cli.training.shipped import save_shipped
-from pigeon_cli.weights.spec_file import read_spec, spec_text
+from pigeon_cli.weights.spec_file import change_spec
 from pigeon_cli.weights.store import ModelFolder
 
 REFERENCE_SHARE = 0.3
@@ -86,12 +87,12 @@ class VaeTask(TrainingTask):
             "latents_mean": [round(value, 5) for value in latents.mean((0, 2, 3)).tolist()],
             "latents_std": [round(value, 5) for value in latents.std((0, 2, 3)).tolist()],
         }
-        # Read again: the configuration may have been edited since the run began.
-        spec = read_spec(self.folder.path / "config.json")
-        diffusion = dataclasses.replace(spec.diffusion, vae={**spec.diffusion.vae, **statistics})
-        (self.folder.path / "config.json").write_text(
-            spec_text(dataclasses.replace(spec, diffusion=diffusion)), encoding="utf-8"
-        )
+
+        def with_statistics(spec: ModelSpec) -> ModelSpec:
+            diffusion = dataclasses.replace(spec.diffusion, vae={**spec.diffusion.vae, **statistics})
+            return dataclasses.replace(spec, diffusion=diffusion)
+
+        change_spec(self.folder.path / "config.json", with_statistics)
 
 
 def _noisy(latents: Tensor) -> Tensor:
