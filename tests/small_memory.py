@@ -20,6 +20,7 @@ def small_memory(
     latents: Tensor | None = None,
     hands: int = 3,
     taste_width: int = 3,
+    substitutes: int = 0,
 ) -> Memory:
     """A memory of ``drawings``, each a thing and a hand; it recognises nothing.
 
@@ -32,8 +33,9 @@ def small_memory(
     assert count <= ENTRIES
     packed = pack_indices(torch.arange(count, dtype=torch.uint8).reshape(len(drawings), 1, -1).numpy())
     config = MemoryConfig(
-        len(drawings), 1, kept.shape[1], kept.shape[2], PATCH_SIDE, len(packed), things, keys, 40, hands, taste_width
-    )
+        len(drawings), 1, kept.shape[1], kept.shape[2], PATCH_SIDE, len(packed), things, keys, 40, hands, taste_width,
+        substitutes,
+    )  # fmt: skip
     memory = Memory(config)
     memory.packed.copy_(torch.frombuffer(bytearray(packed), dtype=torch.uint8))
     memory.books[0, :count] = patches.flatten(0, 1)

@@ -23,6 +23,7 @@ STAGES = {
     "encode": "Write the codes of all training pictures ahead of time.",
     "translator": "What a reference's places become in the style of a history.",
     "decoder": "The UNet that draws latents from codes, liked pictures, a taste, and what is seen of a reference.",
+    "finish": "What another icon set makes of the same lines, for drawings that the memory is to hold.",
     "memory": "Plain drawings that words are to bring back.",
     "language": "The base language model over words, codes and reference slots.",
     "scorer": "The heads that rank candidates.",

@@ -156,6 +156,8 @@ class MemoryConfig:
     hands: int
     """Ways in which things are drawn."""
     taste_width: int
+    substitutes: int = 0
+    """Drawings that stand in for those of other things that their hands never drew."""
 
     @property
     def patches(self) -> int:
@@ -219,6 +221,9 @@ class SamplingConfig:
     fidelity: float = 0.0
     """What a place of the reference adds to the score of its own code there, in nats, as far as it is not hidden (0:
     released weights, ``pipeline/reference.py``). How a small model draws a meaning anew, nobody recognises."""
+    recalled_fidelity: float | None = None
+    """The same of a drawing from the memory by the history's own hand, which has only to be put into the history's
+    look; ``None``: the same."""
     auto_samples: int = 1
     """Candidates of every dial position that ``auto`` tries, at least. One is the paper's; what a small model draws
     differs much, and one more costs little beside reading the history once."""

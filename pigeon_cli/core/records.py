@@ -224,8 +224,11 @@ class RunReport:
     reference: Reference | None
     prompt: str | None
     candidates: tuple[Candidate, ...]
+    recognised: str | None = None
+    """What the thing is called, of those the model knows by heart, that was asked for."""
     recalled: str | None = None
-    """What the thing is called whose drawing, known by heart, took the place of the reference or of one from words."""
+    """What the thing is called whose drawing, known by heart, took the place of the reference or of one from words: the
+    same, or one that the history's hand draws much like it."""
     reference_framing: Framing = AS_IT_WAS
     history_tokens: tuple[TokenMask, ...] = ()
     """One per used history image, in their order; the same for every candidate."""
@@ -276,8 +279,9 @@ class MaskReport:
     """Patches on a side of an image, so that patch p lies in row ``p // grid`` and column ``p % grid``."""
     images: tuple[InspectedImage, ...]
     """The used history in its order, then the reference."""
+    recognised: str | None = None
     recalled: str | None = None
-    """As that of a :class:`RunReport`."""
+    """As those of a :class:`RunReport`."""
     reference_framing: Framing = AS_IT_WAS
     sheet: str = ""
     """The contact sheet beside ``masks.json``; the command line names it."""

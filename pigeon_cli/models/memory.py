@@ -24,6 +24,7 @@ from pigeon_cli.models.outlines import CELLS
 ENTRIES: Final = 256
 """Of each codebook: an index is one byte."""
 _KEY_SCALE: Final = 127.0
+_LIKENESS_SCALE: Final = 255.0
 
 
 class Memory(nn.Module):
@@ -45,6 +46,10 @@ class Memory(nn.Module):
     """[CELLS]: the mean of all outlines."""
     kinship: Tensor
     """[hands, hands]: how far two hands draw the same lines, as mean agreement of their outlines; 1 with themselves."""
+    substitutes: Tensor
+    """int16 [substitutes, 3]: a thing, a hand that has no drawing of it, and the thing whose drawing stands in."""
+    likeness: Tensor
+    """uint8 [substitutes]: how like the lacking drawing that one should be, in 255ths."""
 
     def __init__(self, config: MemoryConfig) -> None:
         super().__init__()
@@ -58,6 +63,8 @@ class Memory(nn.Module):
         self.register_buffer("key_things", torch.zeros(config.keys, dtype=torch.int16))
         self.register_buffer("centre", torch.zeros(CELLS))
         self.register_buffer("kinship", torch.eye(config.hands))
+        self.register_buffer("substitutes", torch.zeros(config.substitutes, 3, dtype=torch.int16))
+        self.register_buffer("likeness", torch.zeros(config.substitutes, dtype=torch.uint8))
         self.projection = nn.Linear(CELLS, config.key_width, bias=False)
         self.tells_hand = nn.Linear(config.taste_width, config.hands)
 
@@ -90,6 +97,11 @@ class Memory(nn.Module):
         """Probabilities of the hands for a history's taste [taste_width], float32 [hands]."""
         return torch.softmax(self.tells_hand(taste.to(self.tells_hand.weight)).float(), dim=-1)
 
+    def likeliest_hand(self, taste: Tensor) -> tuple[int, float]:
+        """The number of the hand that a history's taste [taste_width] tells, and its probability."""
+        certainty, hand = self.hand_of(taste).max(-1)
+        return int(hand), float(certainty)
+
     def nearness(self, taste: Tensor) -> Tensor:
         """How near every hand is to a history's taste [taste_width]: the expected kinship, float32 [hands]."""
         return self.hand_of(taste) @ self.kinship.float()
@@ -98,6 +110,22 @@ class Memory(nn.Module):
         """Numbers of the drawings of one thing."""
         found: list[int] = (self.things == thing).nonzero()[:, 0].tolist()
         return found
+
+    def learn_substitutes(self, entries: Tensor, likeness: Tensor) -> None:
+        """Keep what stands in for what, int64 [substitutes, 3] as the buffer has it, and how like it should be, float 0
+        to 1 [substitutes]."""
+        self.substitutes.copy_(entries)
+        self.likeness.copy_((likeness * _LIKENESS_SCALE).round())
+
+    def substitute(self, thing: int, hand: int) -> tuple[int | None, float]:
+        """The drawing by ``hand`` that stands in where it has none of ``thing``, and how like it should be, 0 to 1."""
+        asked = torch.tensor([thing, hand], device=self.substitutes.device)
+        rows = (self.substitutes[:, :2] == asked).all(1).nonzero()[:, 0].tolist()
+        if not rows:
+            return None, 0.0
+        drawings = self.drawings_of(int(self.substitutes[rows[0], 2]))
+        drawing = next((each for each in drawings if int(self.hands[each]) == hand), None)
+        return drawing, float(self.likeness[rows[0]]) / _LIKENESS_SCALE
 
 
 def to_patches(latents: Tensor, side: int) -> Tensor:

@@ -25,8 +25,21 @@ class Asked:
     """What was done to the reference."""
     tastes: Tensor | None = None
     """Float [images, width] of the history, where they have been read already."""
+    recognised: str | None = None
+    """What the thing is called, of those the model knows by heart, that is asked for."""
     recalled: str | None = None
-    """What the thing is called whose drawing, known by heart, took the reference's place."""
+    """What the thing is called whose drawing took the reference's place: the same, or one that is drawn much alike."""
+    by_own_hand: bool = False
+    """Whether that drawing is by the hand that drew the history, as far as can be told."""
+
+    def warnings(self) -> tuple[str, ...]:
+        """A sentence where another thing stands in for the one that was asked for."""
+        if self.recalled == self.recognised or self.recalled is None:
+            return ()
+        return (
+            f"no drawing of {self.recognised!r} by a hand like the history's is known: its {self.recalled!r}, "
+            "which should be much alike, stands in (--ref-mask 0 follows your reference)",
+        )
 
     def framed(self, spec: ModelSpec) -> Asked:
         """With the reference as a model of ``spec`` is to read it."""

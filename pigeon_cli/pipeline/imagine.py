@@ -100,8 +100,9 @@ def decide_masks(
     return DialMasks(layout, decided.keep, order[0])
 
 
-def see_dials(masks: DialMasks, reader: ReferenceReader) -> SeenReference:
-    """What the language model sees of the reference, one row per dial position."""
+def see_dials(masks: DialMasks, reader: ReferenceReader, fidelity: float | None = None) -> SeenReference:
+    """What the language model sees of the reference, one row per dial position; ``fidelity`` is by default the model's
+    own (:func:`pigeon_cli.pipeline.reference.favoured`)."""
     rows = len(masks.keep)
     layout = TokenLayout(
         masks.layout.ids.expand(rows, -1),
@@ -109,7 +110,7 @@ def see_dials(masks: DialMasks, reader: ReferenceReader) -> SeenReference:
         masks.layout.types.expand(rows, -1),
         masks.layout.images.expand(rows, -1),
     )
-    favour = favoured(layout, masks.keep, reader.quantizer, reader.spec)
+    favour = favoured(layout, masks.keep, reader.quantizer, reader.spec, fidelity)
     return replace(reader.see_masked(layout, masks.keep), favour=favour)
 
 

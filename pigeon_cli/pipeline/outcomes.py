@@ -33,8 +33,11 @@ class Outcome:
     warnings: tuple[str, ...]
     plan: Plan | None = None
     """What was loaded when; ``None`` where the model stayed in memory as a whole."""
+    recognised: str | None = None
+    """What the thing is called, of those the model knows by heart, that was asked for."""
     recalled: str | None = None
-    """What the thing is called whose drawing, known by heart, took the place of the reference or of one from words."""
+    """What the thing is called whose drawing, known by heart, took the place of the reference or of one from words: the
+    same, or one that the history's hand draws much like it."""
     reference_framing: Framing = AS_IT_WAS
 
     @property
@@ -52,8 +55,9 @@ class MaskOutcome:
     reference_tokens: tuple[TokenMask, ...]
     """One per dial position of the settings."""
     settings: Settings
+    recognised: str | None = None
     recalled: str | None = None
-    """As that of an :class:`Outcome`."""
+    """As those of an :class:`Outcome`."""
     reference_framing: Framing = AS_IT_WAS
     reference: Image.Image | None = None
     """The reference as it was read."""

@@ -2,7 +2,8 @@
 
 The base model draws references from words alone (DESIGN.md section 2), but what a small one draws so nobody recognises.
 Where words name a thing that it was shown in training, or a reference is recognised as one, the drawing of that thing
-by the hand that is nearest to the taste takes the reference's place.
+by the hand that is nearest to the taste takes the reference's place; where no near hand has one, the drawing of another
+thing by the taste's own hand, if that should draw the two much alike.
 """
 
 from __future__ import annotations
@@ -46,9 +47,14 @@ SURE: Final = 0.97
 NAMED: Final = 0.3
 """Least agreement of a picture's outlines with those of what it is taken for, by itself and where words say so too. Of
 mini's training drawings one in ten is so near to one of another thing; at 0.9 it would be one in four."""
+LIKELY: Final = 0.4
+"""Least probability of a hand for which a reference gives way to what this hand drew."""
 NEAR: Final = 0.6
-"""Least nearness of a hand for which a reference is put aside: another finish of the same lines, by a hand that is told
-with some certainty. Below it a reference as it was given serves better."""
+"""Least nearness of another hand's drawing: another finish of the same lines, for a hand that is told with some
+certainty. Below it a reference as it was given serves better."""
+ALIKE: Final = 0.42
+"""Least likeness of what stands in for a drawing that the history's hand lacks. From about there on people take the one
+for the other: the hour of a clock, the cut of a shoe."""
 
 
 @dataclass(frozen=True)
@@ -108,15 +114,30 @@ def seen_thing(memory: Memory, picture: Image.Image, named: int | None) -> int |
 
 
 def nearest_drawing(memory: Memory, thing: int, taste: Tensor | None, least: float = -1.0) -> int | None:
-    """The number of the drawing of ``thing`` by the hand nearest to a history's ``taste`` [W]; ``None`` where none is
-    as near as ``least``. Without a taste the first one, which is the plainest.
+    """The number of the drawing of ``thing`` by the hand that a history's ``taste`` [W] tells, if it is likely and has
+    one, or by the nearest hand; ``None`` where none is as near as ``least``. Without a taste the first one, which is
+    the plainest.
     """
     drawings = memory.drawings_of(thing)
     if taste is None or not drawings:
         return drawings[0] if drawings else None
+    hand, certainty = memory.likeliest_hand(taste)
+    own = [drawing for drawing in drawings if int(memory.hands[drawing]) == hand]
+    if own and certainty >= LIKELY:
+        return own[0]
     near = memory.nearness(taste).tolist()
     best = max(drawings, key=lambda drawing: near[int(memory.hands[drawing])])
     return best if near[int(memory.hands[best])] >= least else None
+
+
+def drawing_alike(memory: Memory, thing: int, taste: Tensor | None) -> int | None:
+    """The number of the drawing by the hand that a history's ``taste`` [W] tells that stands in for its drawing of
+    ``thing``; ``None`` where the hand is not likely or the drawing not like enough."""
+    if taste is None:
+        return None
+    hand, certainty = memory.likeliest_hand(taste)
+    drawing, likeness = memory.substitute(thing, hand)
+    return drawing if certainty >= LIKELY and likeness >= ALIKE else None
 
 
 def recall(asked: Asked, parts: Parts, things: Sequence[Remembered], settings: Settings, stages: Stages) -> Asked:
@@ -132,11 +153,17 @@ def recall(asked: Asked, parts: Parts, things: Sequence[Remembered], settings: S
         thing = named if wish is None else seen_thing(memory, wish, named)
         if thing is None:
             return asked
-        asked = replace(asked, tastes=read_tastes(parts, asked.history))
-        taste, least = None if asked.tastes is None else asked.tastes.mean(0), 0.0 if wish is None else NEAR
-        drawing = nearest_drawing(memory, thing, taste, least)
+        asked = replace(asked, tastes=read_tastes(parts, asked.history), recognised=things[thing].label)
+        taste = None if asked.tastes is None else asked.tastes.mean(0)
+        drawing = nearest_drawing(memory, thing, taste, NEAR)
+        if drawing is None:
+            drawing = drawing_alike(memory, thing, taste)
+        if drawing is None and wish is None:
+            drawing = nearest_drawing(memory, thing, taste)
         if drawing is None:
             return asked
         with parts.use(VAE) as vae:
             picture = to_images(vae, memory.latents(drawing)[None])[0]
-    return replace(asked, reference=picture, recalled=things[thing].label)
+        by_own_hand = taste is not None and memory.likeliest_hand(taste)[0] == int(memory.hands[drawing])
+        label = things[int(memory.things[drawing])].label
+    return replace(asked, reference=picture, recalled=label, by_own_hand=by_own_hand)

@@ -132,29 +132,33 @@ def embed_request(
     return EmbeddedPrompts(echoed, reference.echo[:, 1:], reference.favour)
 
 
-def favoured(layout: TokenLayout, keep: Tensor, quantizer: Quantizer, spec: ModelSpec) -> Tensor | None:
+def favoured(
+    layout: TokenLayout, keep: Tensor, quantizer: Quantizer, spec: ModelSpec, fidelity: float | None = None
+) -> Tensor | None:
     """What the kept places of references add to the scores of the answer's codes there, float [B, places, V].
 
-    ``sampling.fidelity`` for the reference's own code, less for another by the cosine of the two; nothing where the
-    reference is hidden, and nothing for its style tokens, since the answer's are the history's. So the dial goes from
-    the reference's own drawing in the style of the history to what the language model makes of it.
+    ``fidelity``, by default ``sampling.fidelity``, for the reference's own code, less for another by the cosine of the
+    two; nothing where the reference is hidden, and nothing for its style tokens, since the answer's are the history's.
+    So the dial goes from the reference's own drawing in the style of the history to what the language model makes of
+    it.
     """
-    if not spec.sampling.fidelity:
+    fidelity = spec.sampling.fidelity if fidelity is None else fidelity
+    if not fidelity:
         return None
     ids, present, kept = reference_part(layout, keep, spec.repack_reference)
     first = spec.vocabulary.first_code
     vectors = quantizer.lookup((ids - first).masked_fill(~present, -1))
-    strength = kept * present
+    strength = fidelity * kept * present
     strength[:, : spec.tokenizer.style_tokens] = 0
     return functional.pad(favoured_codes(vectors, strength, quantizer, spec), (first, spec.tokenizer.style_codes))
 
 
-def favoured_codes(vectors: Tensor, keep: Tensor, quantizer: Quantizer, spec: ModelSpec) -> Tensor:
-    """The same by patch codes, float [B, places, patch codes], of vectors [B, places, code_width] of which ``keep``
-    [B, places] are not hidden."""
+def favoured_codes(vectors: Tensor, strength: Tensor, quantizer: Quantizer, spec: ModelSpec) -> Tensor:
+    """The same by patch codes, float [B, places, patch codes], of vectors [B, places, code_width]; ``strength``
+    [B, places] is the fidelity to those that are not hidden."""
     codebook = functional.normalize(quantizer.embedding.weight[: spec.tokenizer.patch_codes], dim=-1)
     likeness = (functional.normalize(vectors, dim=-1) @ codebook.T).clamp_min(0)
-    return likeness * (spec.sampling.fidelity * keep).unsqueeze(-1)
+    return likeness * strength.unsqueeze(-1)
 
 
 def echo_reference(embedded: Tensor, ids: Tensor, echo: Tensor, vocabulary: Vocabulary) -> Tensor:

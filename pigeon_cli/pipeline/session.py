@@ -204,7 +204,7 @@ class Session:
         with stages("mask", len(settings.dials)):
             masks = self._mask(inputs, settings)
             self.parts.enter("slots")
-            reference = self._slots(masks, settings)
+            reference = self._slots(masks, settings, asked.by_own_hand)
         codes = self._imagine(inputs, asked.titles, masks, reference, settings, stages)
         candidates = self._record(inputs, masks, codes, settings)
         rater: Rater = FreeRater(self.parts) if self.spec.scorer is None else LearnedRater(self.parts, self.text)
@@ -228,7 +228,7 @@ class Session:
             candidates[place] = replace(drawn, score=score - self._penalty(drawn), score_parts=parts)
         candidates, order = rank(candidates, best, settings.count)
         by_place = dict(zip(best, images, strict=True))
-        told = self._warnings(asked.words, settings, rater.sees_pixels)
+        told = (*asked.warnings(), *self._warnings(asked.words, settings, rater.sees_pixels))
         return Outcome(
             drawn=[Drawing(by_place[place], candidates[place]) for place in order],
             candidates=tuple(candidates),
@@ -236,6 +236,7 @@ class Session:
             settings=settings,
             stages=stages.timings(),
             warnings=(*told, *warnings_of(candidates, settings.count)),
+            recognised=asked.recognised,
             recalled=asked.recalled,
             reference_framing=asked.framing,
         )
@@ -246,7 +247,9 @@ class Session:
         with stages("mask", len(settings.dials)):
             masks = self._mask(inputs, settings)
         history, reference = self._history_masks(inputs, masks), self._reference_masks(inputs, masks, settings)
-        return MaskOutcome(history, reference, settings, asked.recalled, asked.framing, asked.reference)
+        return MaskOutcome(
+            history, reference, settings, asked.recognised, asked.recalled, asked.framing, asked.reference
+        )
 
     def _read(self, asked: Asked, settings: Settings, stages: Stages) -> Inputs:
         given = [*asked.history] if asked.reference is None else [*asked.history, asked.reference]
@@ -306,9 +309,10 @@ class Session:
         with self.parts.use(MASK_GENERATOR) as generator, self.parts.use(EMBEDDING) as embedding:
             return decided(generator, embedding)
 
-    def _slots(self, masks: DialMasks, settings: Settings) -> SeenReference:
+    def _slots(self, masks: DialMasks, settings: Settings, by_own_hand: bool) -> SeenReference:
+        fidelity = self.spec.sampling.recalled_fidelity if by_own_hand else None
         with reader_of(self.parts, ADAPTER if settings.aligned else BASE_ADAPTER) as reader:
-            return see_dials(masks, reader)
+            return see_dials(masks, reader, fidelity)
 
     def _imagine(
         self,

@@ -60,8 +60,9 @@ class CodeTranslation:
     @torch.no_grad()
     def _scores(self, codes: Tensor, keep: Tensor, style: Tensor, faithful: Tensor) -> Tensor:
         vectors, kept = self.quantizer.lookup(codes), keep * (codes >= 0)
+        strength = self.spec.sampling.fidelity * kept * faithful
         logits: Tensor = self.head(self.translator(vectors, kept, style))
-        return logits.float() + favoured_codes(vectors, kept * faithful, self.quantizer, self.spec)
+        return logits.float() + favoured_codes(vectors, strength, self.quantizer, self.spec)
 
 
 def load_translation(

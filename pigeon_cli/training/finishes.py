@@ -1,99 +1,153 @@
-"""Drawings in another finish of the same hand, for the memory: what an icon set lacks and a sibling of it has."""
+"""Drawings in another finish of the same hand, for the memory: what an icon set lacks and a sibling of it has.
+
+A network of its own learns it from pairs (stage ``finish``): the UNet, which is to take the lines of whatever it is
+shown, takes the shading of a sibling's drawing along. What has to be shaded anew it leaves as it is, though, since that
+is hardly wrong on the average: there the UNet is better. The network makes the memory and is not shipped.
+"""
 
 from __future__ import annotations
 
-import random
-from typing import Any, Final, cast
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
-from torch import Tensor
+from PIL import Image, ImageFilter
+from torch import Tensor, nn
+from torch.nn import functional
 
-from pigeon_cli.core.randomness import stream_seed
-from pigeon_cli.models.diffusion import Beside, build_unet, build_vae, decode_latents, encode_latents, seen_picture
-from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
-from pigeon_cli.models.taste import TasteReader
-from pigeon_cli.models.visual_tokenizer import VisualTokenizer
-from pigeon_cli.pipeline.decode import draw_latents
-from pigeon_cli.training.batches import IconBatches
-from pigeon_cli.training.code_cache import encode_pictures
-from pigeon_cli.training.data.looks import PLAIN, apply_look
-from pigeon_cli.training.frozen_reader import frozen, tastes_of
-from pigeon_cli.training.sequences import most_typical
-from pigeon_cli.weights.store import ModelFolder
+from pigeon_cli.pipeline.recall import NEAR
+from pigeon_cli.training.data.dataset import IconRecord, grouped
+from pigeon_cli.training.data.sets import HANDS, ICON_SETS
 
-TOLD_BY: Final = 60
-"""Plain drawings of each set by which its finish is told."""
+WIDTHS: Final = (24, 48, 96, 128, 128)
+"""Of the feature maps, each with half the side of the one before."""
+GROUPS: Final = 8
+"""Of channels that are normed together."""
+SHADED: Final = frozenset({"fluent-emoji"})
+"""Hands whose finishes the UNet draws."""
+FLAT_COLOURS: Final = {"fluent-emoji-flat": 6}
+"""Hands that lay on flat colours, and to how many each picture of theirs is brought."""
+SMALLEST: Final = 3
+"""Pixels of the square in which the colour that most have wins, so that no border of two colours is left."""
+DETAIL: Final = 0.25
+"""Change of a colour from which on it was no shade: eyes and mouths stay."""
 
 
-class UNetFinisher:
-    """Makes them with a model's own embedding decoder, UNet and VAE, at the steps and guidance of generation."""
+class FinishNetwork(nn.Module):
+    """Plain pictures by one hand to what another makes of the same lines: a U-Net that adds what differs."""
 
-    def __init__(
-        self,
-        folder: ModelFolder,
-        batches: IconBatches,
-        tokenizer: VisualTokenizer,
-        reader: TasteReader,
-        hands: tuple[str, ...],
-    ) -> None:
-        """``hands`` are icon sets; those without train drawings cannot be asked for."""
-        self.spec, self.tokenizer, self.device = folder.spec, tokenizer, batches.device
-        self.decoder = frozen(EmbeddingDecoder(self.spec.decoder), folder, "decoder", self.device)
-        # diffusers does not say what its classes can do.
-        unet = cast(Any, build_unet(self.spec.diffusion, self.spec.decoder.context_width))
-        self.unet = frozen(unet, folder, "unet", self.device)
-        self.vae = frozen(cast(Any, build_vae(self.spec.diffusion)), folder, "vae", self.device)
-        self.styles: dict[int, Tensor] = {}
-        self.tastes: dict[int, Tensor] = {}
-        self.liked: dict[int, Tensor] = {}
-        rng = random.Random(stream_seed(0, "memory, finishes"))
-        for name, records in batches.dataset.train_by_set.items():
-            some = rng.sample(records, min(TOLD_BY, len(records)))
-            images, hand = apply_look(PLAIN, batches.rgba(some)), hands.index(name)
-            self.tastes[hand] = tastes_of(images, tokenizer, reader).mean(0)
-            self.styles[hand] = self._typical_style(images)
-            self.liked[hand] = self._liked(images[: self.spec.history_size])
+    def __init__(self) -> None:
+        super().__init__()
+        first = WIDTHS[0]
+        self.reads = nn.Conv2d(3 + len(HANDS), first, 3, padding=1)
+        self.down = nn.ModuleList(_Block(*pair) for pair in zip((first, *WIDTHS[:-1]), WIDTHS, strict=True))
+        pairs = zip(WIDTHS[:0:-1], WIDTHS[-2::-1], strict=True)
+        self.up = nn.ModuleList(_Block(deep + wide, wide) for deep, wide in pairs)
+        self.adds = nn.Conv2d(first, 3, 3, padding=1)
+        # At first nothing changes.
+        for parameter in self.adds.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, pictures: Tensor, hands: Tensor) -> Tensor:
+        """Pictures [B, 3, S, S] about 0..1 and numbers of the wanted hands, int64 [B], to pictures; S is a multiple
+        of 16.
+        """
+        told = functional.one_hot(hands, len(HANDS)).to(pictures)[:, :, None, None]
+        values = self.reads(torch.cat([pictures * 2 - 1, told.expand(-1, -1, *pictures.shape[2:])], dim=1))
+        kept = []
+        for number, block in enumerate(self.down):
+            values = block(values if number == 0 else functional.avg_pool2d(values, 2))
+            kept.append(values)
+        for block, beside in zip(self.up, kept[-2::-1], strict=True):
+            values = block(torch.cat([functional.interpolate(values, scale_factor=2.0), beside], dim=1))
+        changed: Tensor = pictures + self.adds(values)
+        return changed
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, wanted: int) -> None:
+        super().__init__()
+        self.conv0, self.conv1 = nn.Conv2d(width, wanted, 3, padding=1), nn.Conv2d(wanted, wanted, 3, padding=1)
+        self.norm0, self.norm1 = nn.GroupNorm(GROUPS, wanted), nn.GroupNorm(GROUPS, wanted)
+        self.skips = nn.Conv2d(width, wanted, 1)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """[B, width, h, w] to [B, wanted, h, w]."""
+        inner = self.norm1(self.conv1(functional.silu(self.norm0(self.conv0(values)))))
+        return functional.silu(inner + self.skips(values))
+
+
+@dataclass(frozen=True)
+class Finisher:
+    """A trained network that does what a :data:`pigeon_cli.training.memory.Finish` does."""
+
+    network: FinishNetwork
 
     @torch.no_grad()
     def __call__(self, pictures: Tensor, hand: int) -> Tensor:
-        """Plain pictures [B, 3, S, S] in 0..1 as ``hand`` would finish them, of the same shape; a row does not depend
-        on the others.
-        """
-        settings, style = self.spec.diffusion, self.spec.tokenizer.style_tokens
-        codes = self._codes(pictures)
-        codes[:, :style] = self.styles[hand]
-        condition = self.decoder(self.tokenizer.quantizer.lookup(codes), codes >= 0)
-        seen = encode_latents(self.vae, pictures) if settings.reference_channels else None
-        taste = self.tastes[hand].expand(len(pictures), -1) if settings.taste_width else None
-        liked = self.liked[hand].expand(len(pictures), -1, -1, -1, -1) if settings.history_pictures else None
-        streams = [torch.Generator().manual_seed(stream_seed(0, "finish")) for _ in pictures]
-        latents = draw_latents(
-            self.unet,
-            settings,
-            condition,
-            streams,
-            steps=settings.steps,
-            guidance=settings.guidance,
-            at_once=len(pictures),
-            beside=Beside(seen, taste, liked),
-        )
-        return decode_latents(self.vae, latents).permute(0, 3, 1, 2).to(self.device).float() / 255
+        """Plain pictures [B, 3, S, S] in 0..1 as ``hand`` would finish them, of the same shape."""
+        hands = torch.full((len(pictures),), hand, device=pictures.device)
+        changed: Tensor = self.network(pictures, hands)
+        colours = FLAT_COLOURS.get(HANDS[hand])
+        return changed.clamp(0, 1) if colours is None else _flattened(changed.clamp(0, 1), colours)
 
-    @torch.no_grad()
-    def _liked(self, pictures: Tensor) -> Tensor:
-        """A history [1, N, c + 1, h, w] of pictures [N, 3, S, S] that are wholly seen."""
-        whole = torch.ones(len(pictures), self.spec.tokenizer.patches, device=self.device)
-        return seen_picture(encode_latents(self.vae, pictures), whole).unsqueeze(0)
 
-    def _codes(self, pictures: Tensor) -> Tensor:
-        """Packed codes int64 [B, tokens], -1 as padding."""
-        return torch.from_numpy(encode_pictures(self.tokenizer, pictures).astype(np.int64)).to(self.device)
+@dataclass(frozen=True)
+class Finishes:
+    """Every hand by what makes its finishes best."""
 
-    def _typical_style(self, pictures: Tensor) -> Tensor:
-        """Codes int64 [style tokens] of the most typical of a set's pictures."""
-        style = self.spec.tokenizer.style_tokens
-        codes = encode_pictures(self.tokenizer, pictures)
-        codebook = self.tokenizer.quantizer.embedding.weight.detach().float().cpu().numpy()
-        typical = codes[most_typical(list(codes), codebook, style)] if style else codes[0]
-        return torch.from_numpy(typical[:style].astype(np.int64)).to(self.device)
+    learned: Finisher
+    drawn: Callable[[Tensor, int], Tensor]
+    """A :class:`pigeon_cli.training.drawn_finishes.UNetFinisher`."""
+
+    def __call__(self, pictures: Tensor, hand: int) -> Tensor:
+        """As that of a :class:`Finisher`."""
+        return self.drawn(pictures, hand) if HANDS[hand] in SHADED else self.learned(pictures, hand)
+
+
+def _flattened(pictures: Tensor, colours: int) -> Tensor:
+    """Pictures [B, 3, S, S] in 0..1 in few flat colours each."""
+    flat = []
+    for picture in pictures.cpu():
+        image = Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).numpy())
+        image = image.filter(ImageFilter.MedianFilter(SMALLEST))
+        few = image.quantize(colours, Image.Quantize.MEDIANCUT, kmeans=3, dither=Image.Dither.NONE)
+        image = few.convert("RGB").filter(ImageFilter.ModeFilter(SMALLEST))
+        flat.append(torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255)
+    reduced = torch.stack(flat).to(pictures.device)
+    return torch.where((reduced - pictures).abs().amax(1, keepdim=True) > DETAIL, pictures, reduced)
+
+
+def load_finisher(checkpoint: Path, device: torch.device) -> Finisher | None:
+    """The network of the stage ``finish`` as its run left it, averaged; ``None`` where there is no such run."""
+    if not checkpoint.is_file():
+        return None
+    state = torch.load(checkpoint, map_location=device, weights_only=True)["modules"]
+    network = FinishNetwork().to(device)
+    network.load_state_dict({name: state["average"][name.replace(".", "/")] for name in network.state_dict()})
+    return Finisher(network.requires_grad_(False).eval())
+
+
+def worth_making(hand: int, source: int, kin: Tensor) -> bool:
+    """Whether a drawing that ``hand`` lacks is made from one by ``source``: another finish of the same lines.
+
+    ``kin`` [hands, hands]: :func:`pigeon_cli.training.memory.kinship`.
+    """
+    one, other = ICON_SETS[HANDS[hand]], ICON_SETS[HANDS[source]]
+    return hand != source and one.family == other.family and float(kin[hand, source]) >= NEAR
+
+
+def sibling_pairs(
+    sources: Sequence[IconRecord], wanted: Sequence[IconRecord], kin: Tensor
+) -> list[tuple[IconRecord, IconRecord]]:
+    """Drawings among ``sources`` and ``wanted`` of one thing, of which the second is worth making from the first."""
+    by_thing = grouped(sources, "meaning")
+    return [
+        (source, record)
+        for record in wanted
+        for source in by_thing.get(record.meaning, ())
+        if worth_making(HANDS.index(record.set), HANDS.index(source.set), kin)
+    ]

@@ -22,15 +22,17 @@ from pigeon_cli.models.diffusion import build_vae, encode_latents
 from pigeon_cli.models.memory import Memory, pack_indices, to_patches
 from pigeon_cli.models.taste import TasteReader
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
-from pigeon_cli.pipeline.recall import MEMORY_LIST, NEAR, Remembered
+from pigeon_cli.pipeline.recall import ALIKE, MEMORY_LIST, Remembered
 from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.data.alike import AT_ONCE, outlines_of
 from pigeon_cli.training.data.dataset import IconRecord, grouped
 from pigeon_cli.training.data.looks import PLAIN, apply_look, draw_look
-from pigeon_cli.training.data.sets import ICON_SETS
+from pigeon_cli.training.data.sets import HANDS, ICON_SETS
+from pigeon_cli.training.finishes import worth_making
 from pigeon_cli.training.frozen_reader import frozen, tastes_of
 from pigeon_cli.training.pixel_metric import pixel_metric
 from pigeon_cli.training.residual_books import fit_books, quantize
+from pigeon_cli.training.substitutes import DrawnThings, substitutes
 from pigeon_cli.weights.checkpoint import save_part
 from pigeon_cli.weights.spec_file import change_spec
 from pigeon_cli.weights.store import ModelFolder
@@ -40,11 +42,8 @@ CLEAREST: Final = (
     "fluent-emoji-high-contrast",
 )  # fmt: skip
 """The order of a thing's drawings by their icon sets, the plainest first: flat and in colours."""
-HANDS: Final = tuple(ICON_SETS)
 LEVELS, PATCH_SIDE = 7, 2
 """Of the quantizer that keeps the drawings: its codebooks, and the places of the latents in one vector, each way."""
-DRAWN_ANEW: Final = frozenset({"fluent-emoji-high-contrast"})
-"""Hands whose finishes are not made ahead: their thin lines come out better in one drawing than in two."""
 INK_SHARE: Final = 0.5
 """What the agreement of lines counts where colours would have to be told from ink."""
 KEY_WIDTH: Final = 24
@@ -75,26 +74,30 @@ class Drawing:
 
 
 def build_memory(
-    folder: ModelFolder, batches: IconBatches, tokenizer: VisualTokenizer, reader: TasteReader, finish: Finish
+    folder: ModelFolder, batches: IconBatches, tokenizer: VisualTokenizer, reader: TasteReader, finish: Finish | None
 ) -> int:
     """Write ``memory.safetensors``, ``memory.txt``, and what ``config.json`` says of them; returns how many drawings.
 
-    Only train records are read.
+    Only train records are read. Without ``finish`` the finishes that sets lack are not made.
     """
     seen = batches.train
     things = sorted({record.meaning for record in seen})
-    starts = range(0, len(seen), AT_ONCE)
-    lines = torch.cat([outlines_of(batches.dataset, seen[start : start + AT_ONCE]) for start in starts])
+    lines = outlines_of_all(batches, seen)
     kin = kinship(seen, lines)
-    drawings = in_order([*(Drawing(record, HANDS.index(record.set)) for record in seen), *missing_finishes(seen, kin)])
+    made = [] if finish is None else missing_finishes(seen, kin)
+    drawings = in_order([*(Drawing(record, HANDS.index(record.set)) for record in seen), *made])
     # diffusers does not say what its classes can do.
     vae = frozen(cast(Any, build_vae(folder.spec.diffusion)), folder, "vae", batches.device)
     latents = _latents(vae, batches, drawings, finish)
     metric = pixel_metric(vae, latents, PATCH_SIDE)
     books, packed = quantized(latents, [not drawing.is_made for drawing in drawings], metric)
+    lacking = torch.ones(len(things), len(HANDS), dtype=torch.bool)
+    for drawing in drawings:
+        lacking[things.index(drawing.record.meaning), drawing.hand] = False
+    instead = substitutes(DrawnThings(batches, seen, lines, HANDS), kin, lacking, ALIKE)
     config = MemoryConfig(
         len(drawings), LEVELS, latents.shape[1], latents.shape[2], PATCH_SIDE, len(packed), len(things), len(seen),
-        KEY_WIDTH, len(HANDS), cast(TasteConfig, folder.spec.taste).width,
+        KEY_WIDTH, len(HANDS), cast(TasteConfig, folder.spec.taste).width, len(instead[0]),
     )  # fmt: skip
     memory = Memory(config)
     memory.packed.copy_(torch.frombuffer(bytearray(packed), dtype=torch.uint8))
@@ -104,21 +107,12 @@ def build_memory(
     _number(memory.key_things, (things.index(record.meaning) for record in seen))
     _learn_keys(memory, lines)
     memory.kinship.copy_(kin)
+    memory.learn_substitutes(*instead)
     _learn_hands(memory, batches, tokenizer, reader)
     save_part(folder.part("memory"), memory.state_dict())
     _write_list(folder, things, grouped(seen, "meaning"))
     change_spec(folder.path / "config.json", lambda spec: dataclasses.replace(spec, memory=config))
     return len(drawings)
-
-
-def worth_making(hand: int, source: int, kin: Tensor) -> bool:
-    """Whether a drawing that ``hand`` lacks is made from one by ``source``: another finish of the same lines.
-
-    ``kin`` is :func:`kinship`.
-    """
-    one, other = ICON_SETS[HANDS[hand]], ICON_SETS[HANDS[source]]
-    siblings = hand != source and one.family == other.family and HANDS[hand] not in DRAWN_ANEW
-    return siblings and float(kin[hand, source]) >= NEAR
 
 
 def missing_finishes(records: Sequence[IconRecord], kin: Tensor) -> list[Drawing]:
@@ -154,6 +148,12 @@ def quantized(latents: Tensor, true: Sequence[bool], metric: Tensor, levels: int
     return books, pack_indices(indices.transpose(1, 0, 2))
 
 
+def outlines_of_all(batches: IconBatches, records: Sequence[IconRecord]) -> Tensor:
+    """Unit vectors [records, CELLS]."""
+    starts = range(0, len(records), AT_ONCE)
+    return torch.cat([outlines_of(batches.dataset, records[start : start + AT_ONCE]) for start in starts])
+
+
 def kinship(records: Sequence[IconRecord], lines: Tensor) -> Tensor:
     """Mean agreement [hands, hands] of outlines [records, N] over the meanings that two sets share; of a hand that has
     colours (rows) with drawings in ink alone (columns) a part of it.
@@ -173,7 +173,7 @@ def kinship(records: Sequence[IconRecord], lines: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _latents(vae: Any, batches: IconBatches, drawings: Sequence[Drawing], finish: Finish) -> Tensor:
+def _latents(vae: Any, batches: IconBatches, drawings: Sequence[Drawing], finish: Finish | None) -> Tensor:
     """Scaled latents float32 [drawings, c, h, w] on the CPU; finishes are made a hand at a time."""
     found: dict[int, Tensor] = {}
     groups: dict[int | None, list[int]] = {}
@@ -183,7 +183,7 @@ def _latents(vae: Any, batches: IconBatches, drawings: Sequence[Drawing], finish
         for start in range(0, len(numbers), PICTURES):
             some = numbers[start : start + PICTURES]
             pictures = apply_look(PLAIN, batches.rgba([drawings[number].record for number in some]))
-            pictures = pictures if hand is None else finish(pictures, hand)
+            pictures = pictures if hand is None or finish is None else finish(pictures, hand)
             found.update(zip(some, encode_latents(vae, pictures).cpu(), strict=True))
     return torch.stack([found[number] for number in range(len(drawings))])
 

@@ -17,6 +17,7 @@ from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.code_cache import build_code_cache, load_code_cache
 from pigeon_cli.training.data.dataset import load_dataset
 from pigeon_cli.training.data.requests import draw_evaluation_requests
+from pigeon_cli.training.data.sets import HANDS
 from pigeon_cli.training.frozen_reader import frozen, frozen_taste_reader
 from pigeon_cli.training.loop import LoopSettings, TrainingTask, run_training
 from pigeon_cli.training.request_codes import RequestSampler, encode_requests
@@ -45,6 +46,7 @@ DEFAULTS = {
     "taste": StageDefaults(4000, 192, 3e-3),
     "translator": StageDefaults(8000, 64, 2e-3),
     "decoder": StageDefaults(3000, 32, 1e-3),
+    "finish": StageDefaults(2000, 16, 1.5e-3),
     "language": StageDefaults(4000, 16, 1.5e-3),
     "scorer": StageDefaults(1500, 96, 2e-3),
 }
@@ -95,7 +97,7 @@ def run_stage(name: str, options: StageOptions, say: Callable[[str], None]) -> d
             "pictures": build_code_cache(tokenizer, batches, cache, options.looks, options.cells, options.seed, say)
         }
     if name == "memory":
-        return {"drawings": _remember(folder, batches, frozen_tokenizer(folder, device))}
+        return {"drawings": _remember(folder, batches, options, device, say)}
     if name not in DEFAULTS:
         raise UsageError(
             f"there is no training stage {name!r}", f"use one of: text, encode, memory, {', '.join(DEFAULTS)}"
@@ -110,16 +112,24 @@ def run_stage(name: str, options: StageOptions, say: Callable[[str], None]) -> d
     return run_training(task, settings, device, say)
 
 
-def _remember(folder: ModelFolder, batches: IconBatches, tokenizer: VisualTokenizer) -> int:
+def _remember(
+    folder: ModelFolder, batches: IconBatches, options: StageOptions, device: DeviceChoice, say: Callable[[str], None]
+) -> int:
     """The stage ``memory``; returns how many drawings are kept."""
-    from pigeon_cli.training.finishes import UNetFinisher
-    from pigeon_cli.training.memory import HANDS, build_memory
+    from pigeon_cli.training.drawn_finishes import UNetFinisher
+    from pigeon_cli.training.finishes import Finishes, load_finisher
+    from pigeon_cli.training.memory import build_memory
 
     reader = frozen_taste_reader(folder, batches.device)
     if reader is None:
         raise UsageError(f"{folder.path} has no taste reader", "describe one in its config.json, then: train taste")
-    finish = UNetFinisher(folder, batches, tokenizer, reader, HANDS)
-    return build_memory(folder, batches, tokenizer, reader, finish)
+    tokenizer = frozen_tokenizer(folder, device)
+    learned = load_finisher(loop_settings("finish", options).checkpoint, batches.device)
+    if learned is None:
+        say("memory: no run of the stage finish is in the run folder: drawings that a set lacks are left out")
+        return build_memory(folder, batches, tokenizer, reader, None)
+    drawn = UNetFinisher(folder, batches, tokenizer, reader, HANDS)
+    return build_memory(folder, batches, tokenizer, reader, Finishes(learned, drawn))
 
 
 def loop_settings(name: str, options: StageOptions) -> LoopSettings:
@@ -158,6 +168,10 @@ def build_task(
         from pigeon_cli.training.tasks.style import StyleTask
 
         return StyleTask(folder, batches, settings.batch, settings.steps)
+    if name == "finish":
+        from pigeon_cli.training.tasks.finish import FinishTask
+
+        return FinishTask(batches, settings.batch)
     tokenizer = frozen_tokenizer(folder, device)
     if name == "taste":
         from pigeon_cli.training.tasks.taste import TasteTask

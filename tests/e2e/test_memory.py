@@ -41,7 +41,9 @@ def remembering(tmp_path: Path) -> ModelFolder:
     assert folder.spec.taste is not None
     torch.manual_seed(0)
     latents = torch.randn(3, folder.spec.diffusion.vae["latent_channels"], 8, 8).bfloat16().float()
-    memory = small_memory(2, 1, [(CAT, 0), (FOX, 1), (FOX, 2)], latents, taste_width=folder.spec.taste.width)
+    memory = small_memory(
+        2, 1, [(CAT, 0), (FOX, 1), (FOX, 2)], latents, taste_width=folder.spec.taste.width, substitutes=1
+    )
     memory.kinship[1, 2] = memory.kinship[2, 1] = 0.8
     # The history's hand, as long as a test does not say otherwise: the fox's.
     with torch.no_grad():
@@ -122,7 +124,7 @@ def test_a_reference_that_is_recognised_is_put_aside_unless_it_is_to_be_followed
     result = pigeon("--history", liked, *options)
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
-    assert report["recalled"] == recalled
+    assert (report["recognised"], report["recalled"]) == (recalled, recalled)
     shown = shown_codes(remembering, FOX)
     assert (tuple(report["candidates"][0]["reference_tokens"]["codes"]) == shown) == (recalled is not None)
 
@@ -147,6 +149,26 @@ def test_a_recognised_reference_gives_way_to_the_drawing_by_the_hand_that_is_tol
     weights["tells_hand.bias"] = torch.tensor([0.0, 0.0, 5.0])
     save_part(remembering.part("memory"), weights)
     assert shown() == second
+
+
+@pytest.mark.parametrize("wanted", ["reference", "words"])
+def test_a_drawing_that_should_be_alike_stands_in_and_it_is_said(
+    pigeon: Pigeon, liked: Path, remembering: ModelFolder, tmp_path: Path, wanted: str
+) -> None:
+    weights = read_part(remembering.part("memory"))
+    weights["tells_hand.bias"] = torch.tensor([5.0, 0.0, 0.0])
+    weights["substitutes"][0], weights["likeness"][0] = torch.tensor([FOX, 0, CAT]), 200
+    save_part(remembering.part("memory"), weights)
+    fox_picture().save(tmp_path / "wish.png")
+    asked = ["--ref", tmp_path / "wish.png"] if wanted == "reference" else ["--prompt", "a red fox"]
+    result = pigeon("--history", liked, *asked, "-n", "1", "--json", "--model", remembering.path)
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    jsonschema.validate(report, read_schema())
+    assert (report["recognised"], report["recalled"]) == ("red fox", "happy cat")
+    assert any("'red fox'" in each and "'happy cat'" in each for each in report["warnings"])
+    shown = shown_codes(remembering, CAT)
+    assert tuple(report["candidates"][0]["reference_tokens"]["codes"]) == shown
 
 
 def test_a_reference_that_is_nothing_known_stays(

@@ -16,9 +16,10 @@ from pigeon_cli.models.memory import Memory
 from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.data.dataset import IconDataset, IconRecord, load_dataset
 from pigeon_cli.training.data.looks import PLAIN, apply_look
-from pigeon_cli.training.finishes import UNetFinisher
+from pigeon_cli.training.data.sets import HANDS
+from pigeon_cli.training.finishes import worth_making
 from pigeon_cli.training.frozen_reader import frozen_taste_reader
-from pigeon_cli.training.memory import CLEAREST, HANDS, Drawing, build_memory, in_order, missing_finishes, worth_making
+from pigeon_cli.training.memory import CLEAREST, Drawing, build_memory, in_order, missing_finishes
 from pigeon_cli.training.stages import frozen_tokenizer
 from pigeon_cli.weights.checkpoint import load_part
 from pigeon_cli.weights.store import ModelFolder
@@ -54,18 +55,20 @@ def kin() -> Tensor:
 
 def test_finishes_are_made_for_siblings_that_draw_the_same_lines(kin: Tensor) -> None:
     pairs = {(one, other) for one in range(len(HANDS)) for other in range(len(HANDS)) if worth_making(one, other, kin)}
-    assert pairs == {(MONOTONE, EMOJIONE), (FLUENT, FLAT), (FLAT, FLUENT)}
+    assert pairs == {(MONOTONE, EMOJIONE), (FLUENT, FLAT), (FLAT, FLUENT), (CONTRAST, FLUENT), (CONTRAST, FLAT)}
 
 
 def test_a_missing_finish_is_made_from_the_nearest_sibling(kin: Tensor) -> None:
     fox, flat_fox = record(0, "fox", FLUENT), record(1, "fox", FLAT)
     cat, whale = record(2, "cat", MONOTONE), record(3, "whale", HANDS.index("twemoji"))
     made = missing_finishes([fox, flat_fox, cat, whale], kin)
-    # No thin lines, and no colours where there is ink alone; the fox has both others.
-    assert made == []
+    # No colours where there is ink alone.
+    assert made == [Drawing(flat_fox, CONTRAST)]
     dog, bear = record(4, "dog", FLAT), record(5, "bear", EMOJIONE)
     made = missing_finishes([fox, flat_fox, cat, whale, dog, bear], kin)
-    assert made == [Drawing(dog, FLUENT), Drawing(bear, MONOTONE)]
+    assert made == [
+        Drawing(flat_fox, CONTRAST), Drawing(dog, FLUENT), Drawing(dog, CONTRAST), Drawing(bear, MONOTONE)
+    ]  # fmt: skip
     assert all(drawing.is_made for drawing in made)
     assert not Drawing(fox, FLUENT).is_made
 
@@ -161,17 +164,3 @@ def test_all_train_drawings_and_what_is_made_of_them_are_kept(icons: Path, tiny:
     assert float(error[~inverted.flatten()].mean()) < 0.1
     # Of the wrong thing they would be as far off as they vary.
     assert float(error.mean()) < 0.3
-
-
-def test_a_finish_is_told_by_its_hand_and_does_not_depend_on_its_batch(icons: Path, tiny: ModelFolder) -> None:
-    batches = IconBatches(load_dataset(icons), CPU.device)
-    reader = frozen_taste_reader(tiny, CPU.device)
-    assert reader is not None
-    finish = UNetFinisher(tiny, batches, frozen_tokenizer(tiny, CPU), reader, HANDS)
-    pictures = apply_look(PLAIN, batches.rgba(batches.train[:3]))
-    noto, twemoji = (finish(pictures, HANDS.index(name)) for name in ("noto", "twemoji"))
-    assert noto.shape == pictures.shape
-    assert float(noto.min()) >= 0 and float(noto.max()) <= 1
-    assert not torch.equal(noto, twemoji)
-    alone = finish(pictures[1:2], HANDS.index("noto"))
-    assert float((alone - noto[1:2]).abs().max()) <= 2 / 255

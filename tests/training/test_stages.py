@@ -19,7 +19,7 @@ from pigeon_cli.training.code_cache import load_code_cache
 from pigeon_cli.training.data.alike import outlines_of
 from pigeon_cli.training.data.dataset import load_dataset
 from pigeon_cli.training.data.icons import build_dataset
-from pigeon_cli.training.memory import HANDS
+from pigeon_cli.training.data.sets import HANDS
 from pigeon_cli.weights.checkpoint import load_part
 from pigeon_cli.weights.spec_file import spec_text
 from pigeon_cli.weights.store import PARTS, find_model
@@ -27,7 +27,7 @@ from tests.tiny_icons import write_icon_packages
 from tests.tiny_model import tiny_spec
 
 TEXT_PIECES = 290
-LOOPS = ("vae", "tokenizer", "style", "taste", "translator", "decoder", "language", "scorer")
+LOOPS = ("vae", "tokenizer", "style", "taste", "translator", "decoder", "finish", "language", "scorer")
 
 
 @pytest.fixture(scope="module")

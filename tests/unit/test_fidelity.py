@@ -69,6 +69,12 @@ def test_a_model_without_fidelity_favours_nothing() -> None:
     assert favoured(layout(), kept(), table(), PLAIN) is None
 
 
+def test_a_drawing_may_be_followed_more_closely_than_other_references() -> None:
+    usual, closely = favour(faithful(5.0), kept(3)), favoured(layout(), kept(3), table(), faithful(5.0), 30.0)
+    assert closely is not None
+    torch.testing.assert_close(closely, usual * 6)
+
+
 @torch.no_grad()
 def start(favour: torch.Tensor | None) -> tuple[object, Prefix]:
     torch.manual_seed(1)

@@ -16,6 +16,7 @@ from pigeon_cli.pipeline.recall import (
     MEMORY_LIST,
     NEAR,
     Remembered,
+    drawing_alike,
     named_thing,
     nearest_drawing,
     remembered,
@@ -132,3 +133,31 @@ def test_the_historys_own_hand_draws_where_it_can() -> None:
         memory.tells_hand.weight.copy_(torch.eye(3))
         memory.tells_hand.bias.zero_()
     assert [nearest_drawing(memory, 0, taste) for taste in torch.eye(3)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("likeness", "certain", "found"), [(0.9, True, 0), (0.5, True, 0), (0.3, True, None), (0.9, False, None)]
+)
+def test_another_drawing_stands_in_where_it_is_like_enough_and_its_hand_is_likely(
+    likeness: float, certain: bool, found: int | None
+) -> None:
+    memory = small_memory(2, 1, [(1, 2), (1, 1), (0, 0)], substitutes=1)
+    memory.learn_substitutes(torch.tensor([[0, 2, 1]]), torch.tensor([likeness]))
+    with torch.no_grad():
+        memory.tells_hand.weight.copy_((20 if certain else 0) * torch.eye(3))
+        memory.tells_hand.bias.copy_(torch.tensor([0.0, 0.0, 0.1]))
+    assert drawing_alike(memory, 0, torch.eye(3)[2]) == found
+    assert drawing_alike(memory, 1, torch.eye(3)[2]) is None
+    assert drawing_alike(memory, 0, None) is None
+
+
+def test_a_likely_hand_draws_itself_before_one_that_is_nearer_on_the_whole() -> None:
+    memory = small_memory(1, 1, [(0, 0), (0, 1)])
+    memory.kinship.copy_(torch.tensor([[1.0, 0.2, 0.2], [0.2, 1.0, 0.9], [0.2, 0.9, 1.0]]))
+    with torch.no_grad():
+        memory.tells_hand.weight.zero_()
+        memory.tells_hand.bias.copy_(torch.tensor([0.45, 0.3, 0.25]).log())
+    assert nearest_drawing(memory, 0, torch.zeros(3), NEAR) == 0
+    with torch.no_grad():
+        memory.tells_hand.bias.copy_(torch.tensor([0.36, 0.33, 0.31]).log())
+    assert nearest_drawing(memory, 0, torch.zeros(3), NEAR) == 1

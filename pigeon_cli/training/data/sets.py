@@ -40,6 +40,8 @@ ICON_SETS: dict[str, IconSet] = {
         IconSet("fxemoji", "fxemoji", "CC-BY-4.0"),
     )
 }
+HANDS = tuple(ICON_SETS)
+"""Their names in the order of the numbers that a memory has for them."""
 WORDS_PACKAGE = "emojibase-data"
 
 
