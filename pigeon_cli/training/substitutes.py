@@ -34,7 +34,7 @@ SIGNS: Final = frozenset({"symbols", ""})
 """Groups of which nothing stands in for anything: of a letter or an arrow the smallest difference is the meaning."""
 RELATED: Final = 0.1
 """Least cosine of the words of things that stand in for one another, if they are not of one subgroup: what merely looks
-alike, a crescent and a croissant, does not."""
+alike, a crescent and a yin yang, does not."""
 LEAST_KINSHIP: Final = 0.05
 """What a hand's drawings count at least; else as much as the two hands draw the same lines."""
 TINY: Final = 1e-6
