@@ -111,6 +111,10 @@ class Memory(nn.Module):
         found: list[int] = (self.things == thing).nonzero()[:, 0].tolist()
         return found
 
+    def drawing_by(self, hand: int, thing: int) -> int | None:
+        """The number of the drawing of one thing by one hand."""
+        return next((drawing for drawing in self.drawings_of(thing) if int(self.hands[drawing]) == hand), None)
+
     def learn_substitutes(self, entries: Tensor, likeness: Tensor) -> None:
         """Keep what stands in for what, int64 [substitutes, 3] as the buffer has it, and how like it should be, float 0
         to 1 [substitutes]."""
@@ -123,9 +127,7 @@ class Memory(nn.Module):
         rows = (self.substitutes[:, :2] == asked).all(1).nonzero()[:, 0].tolist()
         if not rows:
             return None, 0.0
-        drawings = self.drawings_of(int(self.substitutes[rows[0], 2]))
-        drawing = next((each for each in drawings if int(self.hands[each]) == hand), None)
-        return drawing, float(self.likeness[rows[0]]) / _LIKENESS_SCALE
+        return self.drawing_by(hand, int(self.substitutes[rows[0], 2])), float(self.likeness[rows[0]]) / _LIKENESS_SCALE
 
 
 def to_patches(latents: Tensor, side: int) -> Tensor:

@@ -122,9 +122,9 @@ def nearest_drawing(memory: Memory, thing: int, taste: Tensor | None, least: flo
     if taste is None or not drawings:
         return drawings[0] if drawings else None
     hand, certainty = memory.likeliest_hand(taste)
-    own = [drawing for drawing in drawings if int(memory.hands[drawing]) == hand]
-    if own and certainty >= LIKELY:
-        return own[0]
+    own = memory.drawing_by(hand, thing)
+    if own is not None and certainty >= LIKELY:
+        return own
     near = memory.nearness(taste).tolist()
     best = max(drawings, key=lambda drawing: near[int(memory.hands[drawing])])
     return best if near[int(memory.hands[best])] >= least else None

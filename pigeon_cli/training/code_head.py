@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from pigeon_cli.core.configs import ModelSpec
-from pigeon_cli.core.errors import InputError
 from pigeon_cli.models.quantizer import Quantizer
 from pigeon_cli.models.translator import Translator
 from pigeon_cli.pipeline.reference import favoured_codes
 from pigeon_cli.training.frozen_reader import frozen
+from pigeon_cli.training.loop import load_from_run
 from pigeon_cli.weights.store import ModelFolder
 
 
@@ -78,10 +77,5 @@ def load_translation(
     translator = frozen(Translator(spec.translator), folder, "translator", device)
     codebook = quantizer.embedding.weight.detach()[: spec.tokenizer.patch_codes]
     head = CodeHead(codebook, spec.translator.width).to(device)
-    try:
-        head.load_state_dict(torch.load(checkpoint, map_location=device, weights_only=True)["modules"]["head"])
-    except (OSError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
-        raise InputError(
-            f"no head of this translator in {checkpoint}: {error}", "run: pigeon train translator"
-        ) from error
+    load_from_run(head, checkpoint, "head", "head of this translator", "pigeon train translator")
     return CodeTranslation(spec, quantizer, translator, head.requires_grad_(False).eval())

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from pigeon_cli.core.randomness import stream_seed
-from pigeon_cli.models.diffusion import Beside, build_unet, build_vae, decode_latents, encode_latents, seen_picture
+from pigeon_cli.models.diffusion import Beside, build_unet, build_vae, encode_latents, seen_picture
 from pigeon_cli.models.embedding_decoder import EmbeddingDecoder
 from pigeon_cli.models.taste import TasteReader
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
-from pigeon_cli.pipeline.decode import draw_latents
 from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.code_cache import encode_pictures
 from pigeon_cli.training.data.looks import PLAIN, apply_look
+from pigeon_cli.training.drawn_pictures import draw_pictures
 from pigeon_cli.training.frozen_reader import frozen, tastes_of
 from pigeon_cli.training.sequences import most_typical
 from pigeon_cli.weights.store import ModelFolder
@@ -68,17 +68,7 @@ class UNetFinisher:
         taste = self.tastes[hand].expand(len(pictures), -1) if settings.taste_width else None
         liked = self.liked[hand].expand(len(pictures), -1, -1, -1, -1) if settings.history_pictures else None
         streams = [torch.Generator().manual_seed(stream_seed(0, "finish")) for _ in pictures]
-        latents = draw_latents(
-            self.unet,
-            settings,
-            condition,
-            streams,
-            steps=settings.steps,
-            guidance=settings.guidance,
-            at_once=len(pictures),
-            beside=Beside(seen, taste, liked),
-        )
-        return decode_latents(self.vae, latents).permute(0, 3, 1, 2).to(self.device).float() / 255
+        return draw_pictures(self.unet, self.vae, settings, condition, streams, Beside(seen, taste, liked))
 
     @torch.no_grad()
     def _liked(self, pictures: Tensor) -> Tensor:

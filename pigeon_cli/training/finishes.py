@@ -21,6 +21,8 @@ from torch.nn import functional
 from pigeon_cli.pipeline.recall import NEAR
 from pigeon_cli.training.data.dataset import IconRecord, grouped
 from pigeon_cli.training.data.sets import HANDS, ICON_SETS
+from pigeon_cli.training.figures import to_images
+from pigeon_cli.training.loop import MovingAverage, load_from_run
 
 WIDTHS: Final = (24, 48, 96, 128, 128)
 """Of the feature maps, each with half the side of the one before."""
@@ -111,9 +113,8 @@ class Finishes:
 def _flattened(pictures: Tensor, colours: int) -> Tensor:
     """Pictures [B, 3, S, S] in 0..1 in few flat colours each."""
     flat = []
-    for picture in pictures.cpu():
-        image = Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).numpy())
-        image = image.filter(ImageFilter.MedianFilter(SMALLEST))
+    for whole in to_images(pictures):
+        image = whole.filter(ImageFilter.MedianFilter(SMALLEST))
         few = image.quantize(colours, Image.Quantize.MEDIANCUT, kmeans=3, dither=Image.Dither.NONE)
         image = few.convert("RGB").filter(ImageFilter.ModeFilter(SMALLEST))
         flat.append(torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255)
@@ -122,12 +123,16 @@ def _flattened(pictures: Tensor, colours: int) -> Tensor:
 
 
 def load_finisher(checkpoint: Path, device: torch.device) -> Finisher | None:
-    """The network of the stage ``finish`` as its run left it, averaged; ``None`` where there is no such run."""
+    """The network of the stage ``finish`` as its run left it, averaged; ``None`` where there is no such run.
+
+    Raises :class:`InputError` for a checkpoint that holds no such network.
+    """
     if not checkpoint.is_file():
         return None
-    state = torch.load(checkpoint, map_location=device, weights_only=True)["modules"]
     network = FinishNetwork().to(device)
-    network.load_state_dict({name: state["average"][name.replace(".", "/")] for name in network.state_dict()})
+    average = MovingAverage(network).to(device)
+    load_from_run(average, checkpoint, "average", "network of the stage finish", "pigeon train finish")
+    network.load_state_dict(average.state_of(network))
     return Finisher(network.requires_grad_(False).eval())
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import pickle
 import random
 import time
 from abc import ABC, abstractmethod
@@ -361,3 +362,14 @@ class MovingAverage(nn.Module):
             yield
         finally:
             module.load_state_dict(trained)
+
+
+def load_from_run(module: nn.Module, checkpoint: Path, name: str, called: str, command: str) -> None:
+    """Fill ``module`` with the one called ``name`` in a run's ``checkpoint``, wherever ``module`` is.
+
+    Raises :class:`InputError`, which says ``called`` and the ``command`` that makes one, where it is not there.
+    """
+    try:
+        module.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["modules"][name])
+    except (OSError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
+        raise InputError(f"no {called} in {checkpoint}: {error}", f"run: {command}") from error

@@ -24,7 +24,7 @@ from pigeon_cli.models.taste import TasteReader
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.pipeline.recall import ALIKE, MEMORY_LIST, Remembered
 from pigeon_cli.training.batches import IconBatches
-from pigeon_cli.training.data.alike import AT_ONCE, outlines_of
+from pigeon_cli.training.data.alike import outlines_of
 from pigeon_cli.training.data.dataset import IconRecord, grouped
 from pigeon_cli.training.data.looks import PLAIN, apply_look, draw_look
 from pigeon_cli.training.data.sets import HANDS, ICON_SETS
@@ -82,7 +82,7 @@ def build_memory(
     """
     seen = batches.train
     things = sorted({record.meaning for record in seen})
-    lines = outlines_of_all(batches, seen)
+    lines = outlines_of(batches.dataset, seen)
     kin = kinship(seen, lines)
     made = [] if finish is None else missing_finishes(seen, kin)
     drawings = in_order([*(Drawing(record, HANDS.index(record.set)) for record in seen), *made])
@@ -146,12 +146,6 @@ def quantized(latents: Tensor, true: Sequence[bool], metric: Tensor, levels: int
     books = fit_books(patches[torch.tensor(true)].flatten(0, 1), levels, metric)
     indices: NDArray[np.uint8] = quantize(patches.flatten(0, 1), books, metric).unflatten(1, patches.shape[:2]).numpy()
     return books, pack_indices(indices.transpose(1, 0, 2))
-
-
-def outlines_of_all(batches: IconBatches, records: Sequence[IconRecord]) -> Tensor:
-    """Unit vectors [records, CELLS]."""
-    starts = range(0, len(records), AT_ONCE)
-    return torch.cat([outlines_of(batches.dataset, records[start : start + AT_ONCE]) for start in starts])
 
 
 def kinship(records: Sequence[IconRecord], lines: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pigeon_cli.pipeline.recall import TAG_SHARE
 from pigeon_cli.pipeline.words import split_words
 from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.data.alike import AT_ONCE
@@ -29,7 +30,6 @@ of colours (correlation 0.8)."""
 OFFSET: Final = -0.08
 COLOUR_SIDE: Final = 16
 """At which colours are compared: a drawing's mass, not its lines."""
-TAG_SHARE: Final = 0.5
 SIGNS: Final = frozenset({"symbols", ""})
 """Groups of which nothing stands in for anything: of a letter or an arrow the smallest difference is the meaning."""
 RELATED: Final = 0.1

@@ -82,6 +82,12 @@ def test_without_a_run_there_is_none(tmp_path: Path) -> None:
     assert load_finisher(tmp_path / "checkpoint.pt", CPU.device) is None
 
 
+def test_a_checkpoint_of_something_else_is_named(tmp_path: Path) -> None:
+    torch.save({"modules": {"average": {}}}, tmp_path / "checkpoint.pt")
+    with pytest.raises(InputError, match=r"stage finish in .*checkpoint\.pt"):
+        load_finisher(tmp_path / "checkpoint.pt", CPU.device)
+
+
 def test_sets_that_share_no_lines_teach_nothing(icons: Path) -> None:
     dataset = load_dataset(icons)
     alone = IconDataset(dataset.images, [one for one in dataset.records if one.set == "twemoji"])

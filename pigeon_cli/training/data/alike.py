@@ -24,16 +24,18 @@ def alike_drawings(dataset: IconDataset, records: Sequence[IconRecord]) -> dict[
     """
     sources = [other for record in records for other in dataset.train_by_meaning.get(record.meaning, ())]
     both = list({record.id: record for record in (*records, *sources)}.values())
-    parts = [outlines_of(dataset, both[start : start + AT_ONCE]) for start in range(0, len(both), AT_ONCE)]
-    found = dict(zip((record.id for record in both), torch.cat(parts), strict=True)) if both else {}
+    found = dict(zip((record.id for record in both), outlines_of(dataset, both), strict=True)) if both else {}
     return {record.id: _alike(record, dataset.train_by_meaning.get(record.meaning, ()), found) for record in records}
 
 
 def outlines_of(dataset: IconDataset, records: Sequence[IconRecord]) -> Tensor:
     """:func:`pigeon_cli.models.outlines.outlines` of plain drawings, [records, N]."""
-    stacked = torch.from_numpy(np.stack([dataset.images[record.id] for record in records]))
-    rgba = stacked.permute(0, 3, 1, 2).float() / 255
-    return outlines(rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:])
+    found = []
+    for start in range(0, len(records), AT_ONCE):
+        stacked = np.stack([dataset.images[record.id] for record in records[start : start + AT_ONCE]])
+        rgba = torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 255
+        found.append(outlines(rgba[:, :3] * rgba[:, 3:] + 1 - rgba[:, 3:]))
+    return torch.cat(found)
 
 
 def _alike(record: IconRecord, members: Sequence[IconRecord], found: Mapping[int, Tensor]) -> list[IconRecord]:

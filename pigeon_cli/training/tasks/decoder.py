@@ -23,16 +23,15 @@ from pigeon_cli.models.diffusion import (
     build_scheduler,
     build_unet,
     build_vae,
-    decode_latents,
     predict,
     size_ids,
 )
 from pigeon_cli.models.embedding_decoder import DecodedCondition, EmbeddingDecoder
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
-from pigeon_cli.pipeline.decode import draw_latents
 from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.code_head import load_translation
 from pigeon_cli.training.decoder_batches import DecoderBatch, DecoderBatches
+from pigeon_cli.training.drawn_pictures import draw_pictures
 from pigeon_cli.training.encoded_groups import EncodedGroups, GroupEncoder, joined
 from pigeon_cli.training.figures import psnr, save_tensor_sheet
 from pigeon_cli.training.frozen_reader import frozen, frozen_taste_reader
@@ -200,19 +199,8 @@ class DecoderTask(TrainingTask):
 
     def draw(self, codes: Tensor, beside: Beside) -> Tensor:
         """Pictures [B, 3, H, W] in 0..1 of codes int64 [B, tokens], at the model's own steps and guidance."""
-        condition, settings = self._condition(codes), self.spec.diffusion
         streams = [torch.Generator().manual_seed(stream_seed(0, "sheet", number)) for number in range(len(codes))]
-        latents = draw_latents(
-            self.unet,
-            settings,
-            condition,
-            streams,
-            steps=settings.steps,
-            guidance=settings.guidance,
-            at_once=len(codes),
-            beside=beside,
-        )
-        return decode_latents(self.vae, latents).permute(0, 3, 1, 2).float().to(self.device) / 255
+        return draw_pictures(self.unet, self.vae, self.spec.diffusion, self._condition(codes), streams, beside)
 
     def export(self) -> None:
         save_shipped(self.folder, "unet", self.average.state_of(self.unet))

@@ -13,13 +13,14 @@ from torch.nn import functional
 
 from pigeon_cli.core.errors import InputError
 from pigeon_cli.training.batches import IconBatches
+from pigeon_cli.training.data.alike import outlines_of
 from pigeon_cli.training.data.dataset import IconRecord
 from pigeon_cli.training.data.looks import PLAIN, apply_look
 from pigeon_cli.training.data.sets import HANDS
 from pigeon_cli.training.figures import gradient_loss, psnr, save_tensor_sheet
 from pigeon_cli.training.finishes import Finisher, FinishNetwork, sibling_pairs
 from pigeon_cli.training.loop import LoopSettings, MovingAverage, TrainingTask
-from pigeon_cli.training.memory import kinship, outlines_of_all
+from pigeon_cli.training.memory import kinship
 
 MATRIX_DECAY, AVERAGE_DECAY = 0.01, 0.995
 MOST_MOVED = 6
@@ -41,7 +42,7 @@ class FinishTask(TrainingTask):
 
     def __init__(self, batches: IconBatches, batch: int) -> None:
         self.batches, self.batch, self.device = batches, batch, batches.device
-        kin = kinship(batches.train, outlines_of_all(batches, batches.train))
+        kin = kinship(batches.train, outlines_of(batches.dataset, batches.train))
         self.pairs: dict[str, list[Pair]] = {}
         for pair in sibling_pairs(batches.train, batches.train, kin):
             self.pairs.setdefault(pair[1].set, []).append(pair)
