@@ -113,6 +113,12 @@ def seen_thing(memory: Memory, picture: Image.Image, named: int | None) -> int |
     return best if float(agreement[best]) >= SURE else None
 
 
+def likely_hand(memory: Memory, taste: Tensor) -> int | None:
+    """The number of the hand that a history's ``taste`` [W] tells; ``None`` where none is likely."""
+    hand, certainty = memory.likeliest_hand(taste)
+    return hand if certainty >= LIKELY else None
+
+
 def nearest_drawing(memory: Memory, thing: int, taste: Tensor | None, least: float = -1.0) -> int | None:
     """The number of the drawing of ``thing`` by the hand that a history's ``taste`` [W] tells, if it is likely and has
     one, or by the nearest hand; ``None`` where none is as near as ``least``. Without a taste the first one, which is
@@ -121,9 +127,9 @@ def nearest_drawing(memory: Memory, thing: int, taste: Tensor | None, least: flo
     drawings = memory.drawings_of(thing)
     if taste is None or not drawings:
         return drawings[0] if drawings else None
-    hand, certainty = memory.likeliest_hand(taste)
-    own = memory.drawing_by(hand, thing)
-    if own is not None and certainty >= LIKELY:
+    hand = likely_hand(memory, taste)
+    own = None if hand is None else memory.drawing_by(hand, thing)
+    if own is not None:
         return own
     near = memory.nearness(taste).tolist()
     best = max(drawings, key=lambda drawing: near[int(memory.hands[drawing])])
@@ -133,11 +139,11 @@ def nearest_drawing(memory: Memory, thing: int, taste: Tensor | None, least: flo
 def drawing_alike(memory: Memory, thing: int, taste: Tensor | None) -> int | None:
     """The number of the drawing by the hand that a history's ``taste`` [W] tells that stands in for its drawing of
     ``thing``; ``None`` where the hand is not likely or the drawing not like enough."""
-    if taste is None:
+    hand = None if taste is None else likely_hand(memory, taste)
+    if hand is None:
         return None
-    hand, certainty = memory.likeliest_hand(taste)
     drawing, likeness = memory.substitute(thing, hand)
-    return drawing if certainty >= LIKELY and likeness >= ALIKE else None
+    return drawing if likeness >= ALIKE else None
 
 
 def recall(asked: Asked, parts: Parts, things: Sequence[Remembered], settings: Settings, stages: Stages) -> Asked:

@@ -91,9 +91,10 @@ def build_memory(
     latents = _latents(vae, batches, drawings, finish)
     metric = pixel_metric(vae, latents, PATCH_SIDE)
     books, packed = quantized(latents, [not drawing.is_made for drawing in drawings], metric)
+    numbers = {thing: number for number, thing in enumerate(things)}
+    places = torch.tensor([(numbers[drawing.record.meaning], drawing.hand) for drawing in drawings])
     lacking = torch.ones(len(things), len(HANDS), dtype=torch.bool)
-    for drawing in drawings:
-        lacking[things.index(drawing.record.meaning), drawing.hand] = False
+    lacking[places[:, 0], places[:, 1]] = False
     instead = substitutes(DrawnThings(batches, seen, lines, HANDS), kin, lacking, ALIKE)
     config = MemoryConfig(
         len(drawings), LEVELS, latents.shape[1], latents.shape[2], PATCH_SIDE, len(packed), len(things), len(seen),
@@ -102,9 +103,9 @@ def build_memory(
     memory = Memory(config)
     memory.packed.copy_(torch.frombuffer(bytearray(packed), dtype=torch.uint8))
     memory.books.copy_(books)
-    _number(memory.things, (things.index(drawing.record.meaning) for drawing in drawings))
-    _number(memory.hands, (drawing.hand for drawing in drawings))
-    _number(memory.key_things, (things.index(record.meaning) for record in seen))
+    memory.things.copy_(places[:, 0])
+    memory.hands.copy_(places[:, 1])
+    memory.key_things.copy_(torch.tensor([numbers[record.meaning] for record in seen]))
     _learn_keys(memory, lines)
     memory.kinship.copy_(kin)
     memory.learn_substitutes(*instead)
@@ -180,10 +181,6 @@ def _latents(vae: Any, batches: IconBatches, drawings: Sequence[Drawing], finish
             pictures = pictures if hand is None or finish is None else finish(pictures, hand)
             found.update(zip(some, encode_latents(vae, pictures).cpu(), strict=True))
     return torch.stack([found[number] for number in range(len(drawings))])
-
-
-def _number(buffer: Tensor, numbers: Iterable[int]) -> None:
-    buffer.copy_(torch.tensor(list(numbers)))
 
 
 def _learn_keys(memory: Memory, lines: Tensor) -> None:
