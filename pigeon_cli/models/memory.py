@@ -25,6 +25,8 @@ ENTRIES: Final = 256
 """Of each codebook: an index is one byte."""
 _KEY_SCALE: Final = 127.0
 _LIKENESS_SCALE: Final = 255.0
+_LINES_SHARE: Final = 3.0
+"""Nats that a picture says for a hand by as much agreement as the same lines have."""
 
 
 class Memory(nn.Module):
@@ -40,8 +42,8 @@ class Memory(nn.Module):
     """uint8 [drawings]."""
     keys: Tensor
     """int8 [keys, key_width]: outlines of everything that was seen in training, to recognise a reference by."""
-    key_things: Tensor
-    """int16 [keys]."""
+    key_drawings: Tensor
+    """int16 [keys]: of which drawings they are."""
     centre: Tensor
     """[CELLS]: the mean of all outlines."""
     kinship: Tensor
@@ -60,7 +62,7 @@ class Memory(nn.Module):
         self.register_buffer("things", torch.zeros(config.drawings, dtype=torch.int16))
         self.register_buffer("hands", torch.zeros(config.drawings, dtype=torch.uint8))
         self.register_buffer("keys", torch.zeros(config.keys, config.key_width, dtype=torch.int8))
-        self.register_buffer("key_things", torch.zeros(config.keys, dtype=torch.int16))
+        self.register_buffer("key_drawings", torch.zeros(config.keys, dtype=torch.int16))
         self.register_buffer("centre", torch.zeros(CELLS))
         self.register_buffer("kinship", torch.eye(config.hands))
         self.register_buffer("substitutes", torch.zeros(config.substitutes, 3, dtype=torch.int16))
@@ -89,22 +91,29 @@ class Memory(nn.Module):
 
     def recognise(self, lines: Tensor) -> Tensor:
         """For outlines [CELLS] of a picture the best cosine with a key of every thing, float32 [things]."""
-        cosines = functional.normalize(self.keys.float(), dim=-1) @ self.key_of(lines)
-        best = cosines.new_full((self.config.things,), -1.0)
-        return best.scatter_reduce_(0, self.key_things.long(), cosines, "amax")
+        return self._agreement(lines[None], self.things, self.config.things)[0]
 
-    def hand_of(self, taste: Tensor) -> Tensor:
-        """Probabilities of the hands for a history's taste [taste_width], float32 [hands]."""
-        return torch.softmax(self.tells_hand(taste.to(self.tells_hand.weight)).float(), dim=-1)
+    def hand_of(self, taste: Tensor, lines: Tensor) -> Tensor:
+        """Probabilities of the hands for a history's taste [taste_width] and the outlines [pictures, CELLS] of its
+        pictures, float32 [hands].
 
-    def likeliest_hand(self, taste: Tensor) -> tuple[int, float]:
-        """The number of the hand that a history's taste [taste_width] tells, and its probability."""
-        certainty, hand = self.hand_of(taste).max(-1)
-        return int(hand), float(certainty)
+        The taste says how colours are laid on; what lines are like the more surely whose they are the better one of
+        that hand's drawings has them.
+        """
+        told = self.tells_hand(taste.to(self.tells_hand.weight)).float()
+        agreement = self._agreement(lines, self.hands, self.config.hands)
+        return torch.softmax(told + _LINES_SHARE * agreement.sum(0), dim=-1)
 
-    def nearness(self, taste: Tensor) -> Tensor:
-        """How near every hand is to a history's taste [taste_width]: the expected kinship, float32 [hands]."""
-        return self.hand_of(taste) @ self.kinship.float()
+    def nearness(self, hands: Tensor) -> Tensor:
+        """How near every hand is to one of probabilities ``hands`` [hands]: the expected kinship, float32 [hands]."""
+        return hands @ self.kinship.float()
+
+    def _agreement(self, lines: Tensor, kinds: Tensor, count: int) -> Tensor:
+        """For outlines [pictures, CELLS] the best cosine with a key of each of ``count`` kinds, -1 where there is no
+        key, float32 [pictures, count]; ``kinds`` [drawings] says of which kind every drawing is."""
+        cosines = self.key_of(lines) @ functional.normalize(self.keys.float(), dim=-1).T
+        rows = kinds.long()[self.key_drawings.long()].expand_as(cosines)
+        return cosines.new_full((len(lines), count), -1.0).scatter_reduce_(1, rows, cosines, "amax")
 
     def drawings_of(self, thing: int) -> list[int]:
         """Numbers of the drawings of one thing."""

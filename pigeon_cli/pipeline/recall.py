@@ -103,43 +103,48 @@ def named_thing(things: Sequence[Remembered], words: str) -> int | None:
     return best if share(best)[0] >= ENOUGH else None
 
 
+def lines_of(memory: Memory, pictures: Sequence[Image.Image]) -> Tensor:
+    """Outlines [pictures, CELLS] of RGB pictures, where the memory is."""
+    pixels = torch.stack([torch.from_numpy(to_shares(picture, PICTURE_SIDE)) for picture in pictures])
+    return outlines(pixels.to(memory.centre.device))
+
+
 def seen_thing(memory: Memory, picture: Image.Image, named: int | None) -> int | None:
     """The number of the thing that an RGB picture shows; ``named`` is what the words about it name."""
-    pixels = torch.from_numpy(to_shares(picture, PICTURE_SIDE))[None].to(memory.centre.device)
-    agreement = memory.recognise(outlines(pixels)[0])
+    agreement = memory.recognise(lines_of(memory, [picture])[0])
     if named is not None and float(agreement[named]) >= NAMED:
         return named
     best = int(agreement.argmax())
     return best if float(agreement[best]) >= SURE else None
 
 
-def likely_hand(memory: Memory, taste: Tensor) -> int | None:
-    """The number of the hand that a history's ``taste`` [W] tells; ``None`` where none is likely."""
-    hand, certainty = memory.likeliest_hand(taste)
-    return hand if certainty >= LIKELY else None
+def likely_hand(hands: Tensor) -> int | None:
+    """The number of the hand that probabilities [hands] tell; ``None`` where none is likely."""
+    certainty, hand = hands.max(-1)
+    return int(hand) if float(certainty) >= LIKELY else None
 
 
-def nearest_drawing(memory: Memory, thing: int, taste: Tensor | None, least: float = -1.0) -> int | None:
-    """The number of the drawing of ``thing`` by the hand that a history's ``taste`` [W] tells, if it is likely and has
-    one, or by the nearest hand; ``None`` where none is as near as ``least``. Without a taste the first one, which is
-    the plainest.
+def nearest_drawing(memory: Memory, thing: int, hands: Tensor | None, least: float = -1.0) -> int | None:
+    """The number of the drawing of ``thing`` by the hand that ``hands`` tells, probabilities [hands], if it is likely
+    and has one, or by the nearest hand; ``None`` where none is as near as ``least``. Where nothing is known of the hand
+    the first one, which is the plainest.
     """
     drawings = memory.drawings_of(thing)
-    if taste is None or not drawings:
+    if hands is None or not drawings:
         return drawings[0] if drawings else None
-    hand = likely_hand(memory, taste)
+    hand = likely_hand(hands)
     own = None if hand is None else memory.drawing_by(hand, thing)
     if own is not None:
         return own
-    near = memory.nearness(taste).tolist()
+    near = memory.nearness(hands).tolist()
     best = max(drawings, key=lambda drawing: near[int(memory.hands[drawing])])
     return best if near[int(memory.hands[best])] >= least else None
 
 
-def drawing_alike(memory: Memory, thing: int, taste: Tensor | None) -> int | None:
-    """The number of the drawing by the hand that a history's ``taste`` [W] tells that stands in for its drawing of
-    ``thing``; ``None`` where the hand is not likely or the drawing not like enough."""
-    hand = None if taste is None else likely_hand(memory, taste)
+def drawing_alike(memory: Memory, thing: int, hands: Tensor | None) -> int | None:
+    """The number of the drawing by the hand that ``hands`` tells, probabilities [hands], that stands in for its drawing
+    of ``thing``; ``None`` where the hand is not likely or the drawing not like enough."""
+    hand = None if hands is None else likely_hand(hands)
     if hand is None:
         return None
     drawing, likeness = memory.substitute(thing, hand)
@@ -160,16 +165,17 @@ def recall(asked: Asked, parts: Parts, things: Sequence[Remembered], settings: S
         if thing is None:
             return asked
         asked = replace(asked, tastes=read_tastes(parts, asked.history), recognised=things[thing].label)
-        taste = None if asked.tastes is None else asked.tastes.mean(0)
-        drawing = nearest_drawing(memory, thing, taste, NEAR)
+        told = None if asked.tastes is None else asked.tastes.mean(0)
+        hands = None if told is None else memory.hand_of(told, lines_of(memory, asked.history))
+        drawing = nearest_drawing(memory, thing, hands, NEAR)
         if drawing is None:
-            drawing = drawing_alike(memory, thing, taste)
+            drawing = drawing_alike(memory, thing, hands)
         if drawing is None and wish is None:
-            drawing = nearest_drawing(memory, thing, taste)
+            drawing = nearest_drawing(memory, thing, hands)
         if drawing is None:
             return asked
         with parts.use(VAE) as vae:
             picture = to_images(vae, memory.latents(drawing)[None])[0]
-        by_own_hand = taste is not None and memory.likeliest_hand(taste)[0] == int(memory.hands[drawing])
+        by_own_hand = hands is not None and int(hands.argmax()) == int(memory.hands[drawing])
         label = things[int(memory.things[drawing])].label
     return replace(asked, reference=picture, recalled=label, by_own_hand=by_own_hand)

@@ -105,7 +105,8 @@ def build_memory(
     memory.books.copy_(books)
     memory.things.copy_(places[:, 0])
     memory.hands.copy_(places[:, 1])
-    memory.key_things.copy_(torch.tensor([numbers[record.meaning] for record in seen]))
+    rows = {drawing.record.id: row for row, drawing in enumerate(drawings) if not drawing.is_made}
+    memory.key_drawings.copy_(torch.tensor([rows[record.id] for record in seen]))
     _learn_keys(memory, lines)
     memory.kinship.copy_(kin)
     memory.learn_substitutes(*instead)

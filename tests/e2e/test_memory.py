@@ -48,12 +48,12 @@ def remembering(tmp_path: Path) -> ModelFolder:
     # The history's hand, as long as a test does not say otherwise: the fox's.
     with torch.no_grad():
         memory.tells_hand.weight.zero_()
-        memory.tells_hand.bias.copy_(torch.tensor([0.0, 5.0, 0.0]))
+        memory.tells_hand.bias.copy_(torch.tensor([0.0, 50.0, 0.0]))
     with torch.no_grad():
         torch.nn.init.orthogonal_(memory.projection.weight)
         lines = outlines(torch.from_numpy(to_shares(fox_picture(), 128))[None])
         memory.learn_keys(lines)
-    memory.key_things.fill_(1)
+    memory.key_drawings.fill_(FOX)
     (folder.path / "config.json").write_text(spec_text(replace(folder.spec, memory=memory.config)))
     found = ModelFolder(folder.path)
     save_part(found.part("memory"), memory.state_dict())
@@ -146,7 +146,7 @@ def test_a_recognised_reference_gives_way_to_the_drawing_by_the_hand_that_is_tol
     assert first != second
     assert shown() == first
     weights = read_part(remembering.part("memory"))
-    weights["tells_hand.bias"] = torch.tensor([0.0, 0.0, 5.0])
+    weights["tells_hand.bias"] = torch.tensor([0.0, 0.0, 50.0])
     save_part(remembering.part("memory"), weights)
     assert shown() == second
 
@@ -156,7 +156,7 @@ def test_a_drawing_that_should_be_alike_stands_in_and_it_is_said(
     pigeon: Pigeon, liked: Path, remembering: ModelFolder, tmp_path: Path, wanted: str
 ) -> None:
     weights = read_part(remembering.part("memory"))
-    weights["tells_hand.bias"] = torch.tensor([5.0, 0.0, 0.0])
+    weights["tells_hand.bias"] = torch.tensor([50.0, 0.0, 0.0])
     weights["substitutes"][0], weights["likeness"][0] = torch.tensor([FOX, 0, CAT]), 200
     save_part(remembering.part("memory"), weights)
     fox_picture().save(tmp_path / "wish.png")

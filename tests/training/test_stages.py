@@ -88,6 +88,10 @@ def test_the_memory_holds_every_train_drawing_in_one_run(
     records = dataset.by_split["train"]
     assert len(cells) == config.drawings
     assert {(record.meaning, record.set) for record in records} <= cells
+    of_keys = memory.key_drawings.long()
+    shown = [things[thing] for thing in memory.things[of_keys].tolist()]
+    drew = [HANDS[hand] for hand in memory.hands[of_keys].tolist()]
+    assert list(zip(shown, drew, strict=True)) == [(record.meaning, record.set) for record in records]
     # Every picture of training is recognised as what it shows.
     told_apart = [
         int(memory.recognise(line).argmax()) == things.index(record.meaning)

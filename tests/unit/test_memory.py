@@ -55,11 +55,11 @@ def test_drawings_are_found_by_their_things() -> None:
 
 
 def test_a_thing_is_known_by_the_nearest_of_its_pictures() -> None:
-    memory = small_memory(3, 3, [(0, 0)])
+    memory = small_memory(3, 3, [(0, 0), (2, 0), (2, 1)])
     torch.manual_seed(0)
     lines = torch.randn(3, CELLS)
     memory.learn_keys(lines)
-    memory.key_things.copy_(torch.tensor([2, 0, 2]))
+    memory.key_drawings.copy_(torch.tensor([1, 0, 2]))
     agreement = memory.recognise(lines[2])
     assert agreement[2] == pytest.approx(1, abs=1e-3)
     assert agreement[0] < 0.9
@@ -67,10 +67,29 @@ def test_a_thing_is_known_by_the_nearest_of_its_pictures() -> None:
     assert agreement[1] == -1
 
 
-def test_hands_are_near_by_what_the_taste_says_and_by_their_kinship() -> None:
+def test_a_hand_is_told_by_the_taste_and_by_the_lines_of_its_drawings() -> None:
+    memory = small_memory(2, 3, [(0, 0), (0, 1), (1, 2)])
+    torch.manual_seed(0)
+    lines = torch.randn(3, CELLS)
+    with torch.no_grad():
+        torch.nn.init.orthogonal_(memory.projection.weight)
+        memory.tells_hand.weight.copy_(torch.eye(3))
+        memory.tells_hand.bias.zero_()
+    memory.key_drawings.copy_(torch.arange(3))
+    first, nothing = torch.tensor([2.0, 0.0, 0.0]), torch.zeros(3)
+    # Lines that every hand has leave what the taste says.
+    memory.learn_keys(lines[:1].expand(3, -1))
+    assert memory.hand_of(first, lines[:1]).tolist() == pytest.approx(torch.softmax(first, 0).tolist(), abs=1e-4)
+    memory.learn_keys(lines)
+    for hand in range(3):
+        once, twice = (memory.hand_of(nothing, lines[[hand] * count]) for count in (1, 2))
+        assert int(once.argmax()) == hand and float(once.sum()) == pytest.approx(1)
+        assert float(twice[hand]) > float(once[hand])
+    # Two pictures with the second hand's lines outweigh a taste for the first.
+    assert int(memory.hand_of(first, lines[[1, 1]]).argmax()) == 1
+
+
+def test_hands_are_near_by_their_kinship() -> None:
     memory = small_memory(1, 1, [(0, 0)])
     memory.kinship[0, 1] = memory.kinship[1, 0] = 0.8
-    with torch.no_grad():
-        memory.tells_hand.weight.zero_()
-        memory.tells_hand.bias.copy_(torch.tensor([0.5, 0.25, 0.25]).log())
-    assert memory.nearness(torch.zeros(3)).tolist() == pytest.approx([0.7, 0.65, 0.25])
+    assert memory.nearness(torch.tensor([0.5, 0.25, 0.25])).tolist() == pytest.approx([0.7, 0.65, 0.25])

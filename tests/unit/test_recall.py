@@ -85,12 +85,12 @@ def square(left: int, colour: str = "black") -> Image.Image:
 
 
 def knowing(*pictures: Image.Image) -> Memory:
-    """A memory that knows one thing by each of ``pictures``, and drawings of the first two by several hands."""
-    memory = small_memory(things=len(pictures), keys=len(pictures), drawings=[(0, 1), (0, 2), (1, 0)])
+    """A memory that knows one thing by each of two ``pictures``, and drawings of them by several hands."""
+    memory = small_memory(things=2, keys=2, drawings=[(0, 1), (0, 2), (1, 0)])
     lines = torch.cat([outlines(torch.from_numpy(to_shares(picture, 128))[None]) for picture in pictures])
     torch.nn.init.orthogonal_(memory.projection.weight)
     memory.learn_keys(lines)
-    memory.key_things.copy_(torch.arange(len(pictures)))
+    memory.key_drawings.copy_(torch.tensor([0, 2]))
     return memory
 
 
@@ -113,9 +113,6 @@ def test_what_looks_like_nothing_known_is_not_recognised_but_with_words_less_is_
 def test_the_hand_nearest_to_the_taste_draws() -> None:
     memory = knowing(square(4), square(60))
     memory.kinship.copy_(torch.tensor([[1.0, 0.3, 0.9], [0.3, 1.0, 0.2], [0.9, 0.2, 1.0]]))
-    with torch.no_grad():
-        memory.tells_hand.weight.copy_(20 * torch.eye(3))
-        memory.tells_hand.bias.zero_()
     first_hand, second_hand = torch.eye(3)[0], torch.eye(3)[1]
     # Of thing 0 there are drawings by hands 1 and 2; hand 2 draws as hand 0 does.
     assert nearest_drawing(memory, 0, first_hand) == 1
@@ -129,10 +126,8 @@ def test_the_hand_nearest_to_the_taste_draws() -> None:
 def test_the_historys_own_hand_draws_where_it_can() -> None:
     memory = small_memory(1, 1, [(0, 0), (0, 1), (0, 2)])
     memory.kinship.copy_(torch.tensor([[1.0, 0.9, 0.9], [0.9, 1.0, 0.9], [0.9, 0.9, 1.0]]))
-    with torch.no_grad():
-        memory.tells_hand.weight.copy_(torch.eye(3))
-        memory.tells_hand.bias.zero_()
-    assert [nearest_drawing(memory, 0, taste) for taste in torch.eye(3)] == [0, 1, 2]
+    likely = 0.25 + 0.25 * torch.eye(3)
+    assert [nearest_drawing(memory, 0, hands) for hands in likely] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -143,21 +138,14 @@ def test_another_drawing_stands_in_where_it_is_like_enough_and_its_hand_is_likel
 ) -> None:
     memory = small_memory(2, 1, [(1, 2), (1, 1), (0, 0)], substitutes=1)
     memory.learn_substitutes(torch.tensor([[0, 2, 1]]), torch.tensor([likeness]))
-    with torch.no_grad():
-        memory.tells_hand.weight.copy_((20 if certain else 0) * torch.eye(3))
-        memory.tells_hand.bias.copy_(torch.tensor([0.0, 0.0, 0.1]))
-    assert drawing_alike(memory, 0, torch.eye(3)[2]) == found
-    assert drawing_alike(memory, 1, torch.eye(3)[2]) is None
+    hands = torch.tensor([0.1, 0.1, 0.8] if certain else [0.32, 0.32, 0.36])
+    assert drawing_alike(memory, 0, hands) == found
+    assert drawing_alike(memory, 1, hands) is None
     assert drawing_alike(memory, 0, None) is None
 
 
 def test_a_likely_hand_draws_itself_before_one_that_is_nearer_on_the_whole() -> None:
     memory = small_memory(1, 1, [(0, 0), (0, 1)])
     memory.kinship.copy_(torch.tensor([[1.0, 0.2, 0.2], [0.2, 1.0, 0.9], [0.2, 0.9, 1.0]]))
-    with torch.no_grad():
-        memory.tells_hand.weight.zero_()
-        memory.tells_hand.bias.copy_(torch.tensor([0.45, 0.3, 0.25]).log())
-    assert nearest_drawing(memory, 0, torch.zeros(3), NEAR) == 0
-    with torch.no_grad():
-        memory.tells_hand.bias.copy_(torch.tensor([0.36, 0.33, 0.31]).log())
-    assert nearest_drawing(memory, 0, torch.zeros(3), NEAR) == 1
+    assert nearest_drawing(memory, 0, torch.tensor([0.45, 0.3, 0.25]), NEAR) == 0
+    assert nearest_drawing(memory, 0, torch.tensor([0.36, 0.33, 0.31]), NEAR) == 1
