@@ -165,8 +165,7 @@ def recall(asked: Asked, parts: Parts, things: Sequence[Remembered], settings: S
         if thing is None:
             return asked
         asked = replace(asked, tastes=read_tastes(parts, asked.history), recognised=things[thing].label)
-        told = None if asked.tastes is None else asked.tastes.mean(0)
-        hands = None if told is None else memory.hand_of(told, lines_of(memory, asked.history))
+        hands = None if asked.tastes is None else memory.hand_of(asked.tastes.mean(0), lines_of(memory, asked.history))
         drawing = nearest_drawing(memory, thing, hands, NEAR)
         if drawing is None:
             drawing = drawing_alike(memory, thing, hands)

@@ -16,10 +16,8 @@ from typer.testing import CliRunner, Result
 from pigeon_cli.cli.main import app
 from pigeon_cli.engine.devices import choose_device
 from pigeon_cli.engine.residency import MEMORY, TOKENIZER, VAE
-from pigeon_cli.history.preprocess import to_shares
 from pigeon_cli.models.diffusion import decode_latents
-from pigeon_cli.models.outlines import outlines
-from pigeon_cli.pipeline.recall import MEMORY_LIST
+from pigeon_cli.pipeline.recall import MEMORY_LIST, lines_of
 from pigeon_cli.pipeline.session import Session
 from pigeon_cli.pipeline.tokenize import tokenize
 from pigeon_cli.report.json_report import read_schema
@@ -51,8 +49,7 @@ def remembering(tmp_path: Path) -> ModelFolder:
         memory.tells_hand.bias.copy_(torch.tensor([0.0, 50.0, 0.0]))
     with torch.no_grad():
         torch.nn.init.orthogonal_(memory.projection.weight)
-        lines = outlines(torch.from_numpy(to_shares(fox_picture(), 128))[None])
-        memory.learn_keys(lines)
+        memory.learn_keys(lines_of(memory, [fox_picture()]))
     memory.key_drawings.fill_(FOX)
     (folder.path / "config.json").write_text(spec_text(replace(folder.spec, memory=memory.config)))
     found = ModelFolder(folder.path)

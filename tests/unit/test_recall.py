@@ -9,14 +9,13 @@ import torch
 from PIL import Image, ImageDraw
 
 from pigeon_cli.core.errors import WeightsError
-from pigeon_cli.history.preprocess import to_shares
 from pigeon_cli.models.memory import Memory
-from pigeon_cli.models.outlines import outlines
 from pigeon_cli.pipeline.recall import (
     MEMORY_LIST,
     NEAR,
     Remembered,
     drawing_alike,
+    lines_of,
     named_thing,
     nearest_drawing,
     remembered,
@@ -87,9 +86,8 @@ def square(left: int, colour: str = "black") -> Image.Image:
 def knowing(*pictures: Image.Image) -> Memory:
     """A memory that knows one thing by each of two ``pictures``, and drawings of them by several hands."""
     memory = small_memory(things=2, keys=2, drawings=[(0, 1), (0, 2), (1, 0)])
-    lines = torch.cat([outlines(torch.from_numpy(to_shares(picture, 128))[None]) for picture in pictures])
     torch.nn.init.orthogonal_(memory.projection.weight)
-    memory.learn_keys(lines)
+    memory.learn_keys(lines_of(memory, pictures))
     memory.key_drawings.copy_(torch.tensor([0, 2]))
     return memory
 
