@@ -111,6 +111,7 @@ def _tiny_diffusion() -> DiffusionConfig:
         taste_width=TASTE_WIDTH,
         history_pictures=3,
         history_widths=(8, 16, 16),
+        history_plain=True,
     )
 
 

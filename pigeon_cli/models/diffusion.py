@@ -28,7 +28,7 @@ class Beside:
     taste: Tensor | None = None
     """The history's taste [B, taste width]; a row of zeros, like ``None``, says nothing."""
     history: Tensor | None = None
-    """Scaled latents of liked pictures [B, N, c + 1, h, w], zero where they are hidden, which the last channel says."""
+    """Liked pictures [B, N, channels, h, w] as :func:`seen_picture` makes them."""
 
     def rows(self, start: int, end: int) -> Beside:
         """Some rows of a batch."""
@@ -58,8 +58,9 @@ class GridUNet(nn.Module):
         self.history_pictures = config.history_pictures
         pooled = config.unet["projection_class_embeddings_input_dim"] - SIZES * config.unet["addition_time_embed_dim"]
         if config.history_pictures:
-            latents, side = config.unet["out_channels"], config.unet["sample_size"]
-            self.liked = HistoryEncoder(latents, side, config.history_widths, context_width, pooled)
+            self.history_channels = config.unet["out_channels"] * (2 if config.history_plain else 1) + 1
+            side = config.unet["sample_size"]
+            self.liked = HistoryEncoder(self.history_channels, side, config.history_widths, context_width, pooled)
         if config.taste_width:
             self.tells = nn.Linear(config.taste_width, pooled)
             self.recolours = nn.Linear(config.taste_width, config.reference_channels**2)
@@ -98,7 +99,7 @@ class GridUNet(nn.Module):
         if not self.history_pictures:
             return context, pooled
         side = self.config.sample_size
-        shape = (len(context), self.history_pictures, self.config.out_channels + 1, side, side)
+        shape = (len(context), self.history_pictures, self.history_channels, side, side)
         history = context.new_zeros(shape) if beside.history is None else beside.history.to(context)
         missing = max(0, self.history_pictures - history.shape[1])
         tokens, told = self.liked.read(functional.pad(history, (0, 0, 0, 0, 0, 0, 0, missing)))
@@ -259,10 +260,12 @@ def visible(latents: Tensor, keep: Tensor) -> Tensor:
     return latents * functional.interpolate(squares, size=latents.shape[-2:])
 
 
-def seen_picture(latents: Tensor, keep: Tensor) -> Tensor:
+def seen_picture(latents: Tensor, keep: Tensor, plain: Tensor | None = None) -> Tensor:
     """Latents [B, c, h, w] of liked pictures as :class:`Beside` has them, [B, c + 1, h, w]: :func:`visible`, and behind
-    them what is kept."""
-    return torch.cat([visible(latents, keep), visible(torch.ones_like(latents[:, :1]), keep)], dim=1)
+    them what is kept; [B, 2 c + 1, h, w] with those of their ``plain`` drawings between, zero where there is none.
+    """
+    parts = [latents] if plain is None else [latents, plain.to(latents)]
+    return torch.cat([visible(part, keep) for part in (*parts, torch.ones_like(latents[:, :1]))], dim=1)
 
 
 def to_pixels(images: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 A taste is a vector and style tokens are eight codes: they tell the set and the colours of a history, not how its
 pictures are made. So the UNet also attends to the liked pictures, as tokens that it was trained to read together with
-this encoder, and so learns what of a history to take over.
+this encoder, and so learns what of a history to take over. What a taste does to a drawing shows best beside the drawing
+as it was before; where the memory knows a liked picture's plain drawing, it is read along.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ class HistoryEncoder(nn.Module):
     """
 
     def __init__(self, channels: int, side: int, widths: Sequence[int], context_width: int, pooled_width: int) -> None:
-        """``widths`` are those of the three feature maps, each with half the side of the one before."""
+        """``channels`` are all of a picture's; ``widths`` those of the three feature maps, each with half the side of
+        the one before.
+        """
         super().__init__()
         first, second, third = widths
-        self.reads = nn.Conv2d(channels + 1, first, 3, padding=1)
+        self.reads = nn.Conv2d(channels, first, 3, padding=1)
         self.halves = _shrink(first, second)
         self.middle = _Residual(second)
         self.quarters = _shrink(second, third)
@@ -38,16 +41,16 @@ class HistoryEncoder(nn.Module):
         self.tells = nn.Linear(third, pooled_width)
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Latents [B, c + 1, h, w] of pictures, the last channel 1 where a place is seen and 0 where all is hidden, to
-        tokens [B, h w / 16, context_width] and features [B, widths[2]] whose mean over a history :meth:`pool` takes.
+        """Pictures [B, channels, h, w], the last channel 1 where a place is seen and 0 where all is hidden, to tokens
+        [B, h w / 16, context_width] and features [B, widths[2]] whose mean over a history :meth:`pool` takes.
         """
         rows = self.last(self.quarters(self.middle(self.halves(self.reads(pictures))))).flatten(2).transpose(1, 2)
         counted = torch.cat([rows.mean(1), rows.float().std(1).to(rows.dtype)], dim=1)
         return self.tokens(rows) + self.places, self.pools(counted)
 
     def read(self, history: Tensor) -> tuple[Tensor, Tensor]:
-        """Histories [B, N, c + 1, h, w] to tokens [B, N h w / 16, context_width], zero for pictures of which nothing is
-        seen, and to what the pooled condition takes [B, pooled_width].
+        """Histories [B, N, channels, h, w] to tokens [B, N h w / 16, context_width], zero for pictures of which nothing
+        is seen, and to what the pooled condition takes [B, pooled_width].
         """
         tokens, features = (part.unflatten(0, history.shape[:2]) for part in self(history.flatten(0, 1)))
         return self.join(tokens, features, history[:, :, -1].flatten(2).amax(2))

@@ -25,6 +25,9 @@ class Asked:
     """What was done to the reference."""
     tastes: Tensor | None = None
     """Float [images, width] of the history, where they have been read already."""
+    plain: Tensor | None = None
+    """Scaled latents [images, c, h, w] of the plain drawings that the history's images are taken for, zero where they
+    are taken for none."""
     recognised: str | None = None
     """What the thing is called, of those the model knows by heart, that is asked for."""
     recalled: str | None = None

@@ -52,12 +52,15 @@ def liked_latents(
     history: Sequence[Image.Image],
     masks: Sequence[TokenMask],
     places: int,
+    plain: Tensor | None = None,
     at_once: int = IMAGES_AT_ONCE,
 ) -> Tensor:
-    """Scaled latents [images, c + 1, h, w] of RGB images, each under its own mask, and behind them what is kept;
-    ``at_once`` images make one batch at most."""
+    """RGB images, each under its own mask, as :func:`seen_picture` makes them of their latents and, where the model
+    sees those, ``plain`` [images, c, h, w], or nothing for them; ``at_once`` images make one batch at most."""
     latents = _latents(vae, config, history, at_once)
-    return seen_picture(latents, _kept_places(masks, places).to(latents.device))
+    if config.history_plain and plain is None:
+        plain = torch.zeros_like(latents)
+    return seen_picture(latents, _kept_places(masks, places).to(latents.device), plain)
 
 
 def _latents(

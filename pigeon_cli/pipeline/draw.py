@@ -29,11 +29,12 @@ def draw(
     reference: Image.Image | None = None,
     taste: Tensor | None = None,
     history: Sequence[Liked] = (),
+    plain: Tensor | None = None,
 ) -> list[Image.Image]:
     """RGB images of candidates, one random stream each.
 
     ``reference`` is the picture that was asked with, if any; ``taste`` [width] that of the history, whose pictures a
-    small model's image generator sees too.
+    small model's image generator sees too, and ``plain`` [pictures, c, h, w] latents of their plain drawings.
     """
     config = parts.model.spec.diffusion
     wanted = condition_of(parts, [candidate.codes for candidate in candidates])
@@ -41,7 +42,7 @@ def draw(
     rows, at_once = len(candidates), parts.rows("draw", IMAGES_AT_ONCE)
     liked = None
     if history and config.history_pictures:
-        liked = _liked(parts, history, at_once).expand(rows, -1, -1, -1, -1)
+        liked = _liked(parts, history, plain, at_once).expand(rows, -1, -1, -1, -1)
     beside = Beside(seen, None if taste is None else taste.expand(rows, -1), liked)
     with parts.use(UNET) as unet:
         latents = draw_latents(
@@ -69,9 +70,9 @@ def _seen(parts: Parts, candidates: Sequence[Candidate], reference: Image.Image)
         return seen_latents(vae, spec.diffusion, reference, masks, spec.tokenizer.patches)
 
 
-def _liked(parts: Parts, history: Sequence[Liked], at_once: int) -> Tensor:
-    """[1, images, c + 1, h, w]."""
+def _liked(parts: Parts, history: Sequence[Liked], plain: Tensor | None, at_once: int) -> Tensor:
+    """[1, images, channels, h, w]."""
     spec = parts.model.spec
     images, masks = [image for image, _ in history], [mask for _, mask in history]
     with parts.use(VAE) as vae:
-        return liked_latents(vae, spec.diffusion, images, masks, spec.tokenizer.patches, at_once).unsqueeze(0)
+        return liked_latents(vae, spec.diffusion, images, masks, spec.tokenizer.patches, plain, at_once).unsqueeze(0)

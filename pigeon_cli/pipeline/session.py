@@ -218,7 +218,7 @@ class Session:
         history_tokens = self._history_masks(inputs, masks)
         taste = mean_taste(inputs.tastes, history_tokens)
         liked = list(zip(asked.history, history_tokens, strict=True))
-        images = self._draw([candidates[place] for place in best], settings, stages, asked.reference, taste, liked)
+        images = self._draw([candidates[place] for place in best], settings, stages, asked, taste, liked)
         scores = []
         if rater.sees_pixels:
             with stages("score", len(images)):
@@ -361,13 +361,14 @@ class Session:
         candidates: Sequence[Candidate],
         settings: Settings,
         stages: Stages,
-        reference: Image.Image | None = None,
+        asked: Asked | None = None,
         taste: Tensor | None = None,
         history: Sequence[Liked] = (),
     ) -> list[Image.Image]:
         streams = [_stream(settings.seed, "draw", each.dial, each.sample) for each in candidates]
+        reference, plain = (None, None) if asked is None else (asked.reference, asked.plain)
         with stages("draw", len(candidates)):
-            return draw(self.parts, candidates, streams, settings, reference, taste, history)
+            return draw(self.parts, candidates, streams, settings, reference, taste, history, plain)
 
     def _history_masks(self, inputs: Inputs, masks: DialMasks) -> tuple[TokenMask, ...]:
         return tuple(masks.image_mask(tokens, image) for image, tokens in enumerate(inputs.history, start=1))

@@ -42,6 +42,10 @@ PARTLY_SHARE, MOST_HIDDEN = 0.25, 0.5
 """Of liked pictures of which a part is hidden, and the largest part."""
 
 
+STRANGE_SHARE, LOST_SHARE = 0.15, 0.1
+"""Of groups of which the memory knows no picture, as of a user's own, and of pictures that it might have known."""
+
+
 @dataclass(frozen=True)
 class DecoderBatch:
     """Conditions of B pictures, and the pictures."""
@@ -53,7 +57,7 @@ class DecoderBatch:
     beside: Beside
     """Reference and taste."""
     liked: Tensor
-    """The pictures as histories hold them, [B, c + 1, h, w]."""
+    """The pictures as histories hold them, [B, channels, h, w]."""
     histories: GroupHistories
 
     def with_history(self) -> Beside:
@@ -77,7 +81,7 @@ class DecoderBatches:
         count = len(wanted)
         histories = draw_histories(len(groups), self.most, device)
         partly = (torch.rand(count, 1, device=device) < PARTLY_SHARE) * torch.rand(count, 1, device=device)
-        liked = seen_picture(wanted, self._keep(partly * MOST_HIDDEN))
+        liked = seen_picture(wanted, self._keep(partly * MOST_HIDDEN), self._known(groups))
         keep = self._keep(_hidden_parts(count, device))
         kind = torch.rand(count, 1, device=device)
         own = kind >= TRANSLATED_SHARE + SOURCE_SHARE + PLAIN_SHARE
@@ -101,7 +105,16 @@ class DecoderBatches:
             places = self.translation.likeliest(places, all_seen, self._mean_styles(groups, histories))
         codes = torch.cat([self._first_styles(groups, histories), places], dim=1)
         beside = self._beside(groups, groups.sources.float(), histories, torch.ones_like(all_seen[:, :1]))
-        return DecoderBatch(wanted, codes, beside, seen_picture(wanted, all_seen), histories)
+        known = groups.known.float() if self.spec.diffusion.history_plain else None
+        return DecoderBatch(wanted, codes, beside, seen_picture(wanted, all_seen, known), histories)
+
+    def _known(self, groups: EncodedGroups) -> Tensor | None:
+        """Latents [B, c, h, w] of the plain drawings of liked pictures; of some groups, and some pictures, none."""
+        if not self.spec.diffusion.history_plain:
+            return None
+        strangers = (torch.rand(len(groups), device=groups.known.device) < STRANGE_SHARE).repeat_interleave(GROUP)
+        lost = torch.rand(len(groups.known), device=groups.known.device) < LOST_SHARE
+        return groups.known.float() * ~(strangers | lost)[:, None, None, None]
 
     def _keep(self, hidden: Tensor) -> Tensor:
         """Float [B, places], 0 in about a part ``hidden`` [B, 1] of them."""

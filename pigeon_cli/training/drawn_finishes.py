@@ -72,9 +72,10 @@ class UNetFinisher:
 
     @torch.no_grad()
     def _liked(self, pictures: Tensor) -> Tensor:
-        """A history [1, N, c + 1, h, w] of pictures [N, 3, S, S] that are wholly seen."""
+        """A history [1, N, channels, h, w] of plain pictures [N, 3, S, S] that are wholly seen."""
         whole = torch.ones(len(pictures), self.spec.tokenizer.patches, device=self.device)
-        return seen_picture(encode_latents(self.vae, pictures), whole).unsqueeze(0)
+        latents = encode_latents(self.vae, pictures)
+        return seen_picture(latents, whole, latents if self.spec.diffusion.history_plain else None).unsqueeze(0)
 
     def _codes(self, pictures: Tensor) -> Tensor:
         """Packed codes int64 [B, tokens], -1 as padding."""

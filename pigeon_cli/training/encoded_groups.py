@@ -15,6 +15,7 @@ from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.training.code_cache import encode_pictures
 from pigeon_cli.training.frozen_reader import tastes_of
 from pigeon_cli.training.looked_groups import GROUP, LookedGroup
+from pigeon_cli.training.stored_drawings import StoredDrawings
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class EncodedGroups:
     """Float [n, taste width] of each picture by itself; of width 0 where the model has no taste."""
     own: Tensor
     """Bool [n]."""
+    known: Tensor
+    """float16 [n, c, h, w]: of the plain drawings that the memory takes the wanted pictures for, zero where of none."""
 
     def __len__(self) -> int:
         return len(self.own) // GROUP
@@ -49,13 +52,16 @@ class GroupEncoder:
     vae: AutoencoderKL
     tokenizer: VisualTokenizer
     taste: TasteReader | None
+    stored: StoredDrawings | None = None
+    """``None`` where nothing is to be asked of the memory."""
 
     @torch.no_grad()
     def encode(self, groups: LookedGroup) -> EncodedGroups:
         """``groups`` as they are learned from."""
         wanted, sources = self._latents(groups.wanted), self._latents(groups.sources)
         own, source, plain = (self._codes(images) for images in (groups.wanted, groups.sources, groups.plain))
-        return EncodedGroups(wanted, sources, own, source, plain, self._tastes(groups.wanted), groups.own)
+        known = torch.zeros_like(wanted) if self.stored is None else self.stored.known(groups.wanted).half()
+        return EncodedGroups(wanted, sources, own, source, plain, self._tastes(groups.wanted), groups.own, known)
 
     def _latents(self, images: Tensor) -> Tensor:
         # What is to be drawn must not carry the rounding of training's bf16.

@@ -14,6 +14,7 @@ from pigeon_cli.training.data.dataset import IconRecord, grouped
 from pigeon_cli.training.data.looks import PLAIN, apply_look, draw_look, geometry_of
 from pigeon_cli.training.data.sets import ICON_SETS
 from pigeon_cli.training.sources import SourceChooser, SourceShares
+from pigeon_cli.training.stored_drawings import StoredDrawings
 
 GROUP = 8
 PLAIN_LOOKS = 0.22
@@ -22,6 +23,9 @@ SET_POWER = 0.7
 """Of a set's size in its weight: small sets are seen more often than their share."""
 UNMOVED = 0.2
 """How often a look that moves things leaves the sources where they are, as references of a user are."""
+
+RECALLED = 0.65
+"""How often sources are as the memory gives them back, as those of a user are where something is recalled."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,15 @@ class LookedGroup:
 class LookedGroups:
     """Draws groups from records of one split; sources are found among the train cells only."""
 
-    def __init__(self, batches: IconBatches, records: Sequence[IconRecord], shares: SourceShares) -> None:
-        self.batches, self.shares = batches, shares
+    def __init__(
+        self,
+        batches: IconBatches,
+        records: Sequence[IconRecord],
+        shares: SourceShares,
+        stored: StoredDrawings | None = None,
+    ) -> None:
+        """With ``stored`` most sources are as the memory gives them back."""
+        self.batches, self.shares, self.stored = batches, shares, stored
         self.by_set = grouped(records, "set")
         self.sources = SourceChooser(batches.dataset, records)
 
@@ -66,7 +77,9 @@ class LookedGroups:
         sources, own = zip(*(self.sources.choose(apart, record, self.shares) for record in chosen), strict=True)
         shape = geometry_of(look)
         unmoved = shape != PLAIN and rng.random() < UNMOVED
-        pictures, drawings = self.batches.rgba(chosen), self.batches.rgba(list(sources))
+        pictures = self.batches.rgba(chosen)
+        recalled = self.stored is not None and apart.random() < RECALLED
+        drawings = self.stored.rgba(sources) if self.stored and recalled else self.batches.rgba(list(sources))
         wanted = apply_look(look, pictures)
         itself = torch.tensor(own, device=wanted.device)
         shown = apply_look(PLAIN if unmoved else shape, drawings)

@@ -6,6 +6,7 @@ from typing import Final
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pigeon_cli.core.randomness import stream_seed
 from pigeon_cli.models.memory import ENTRIES
@@ -23,26 +24,28 @@ def fit_books(vectors: Tensor, levels: int, metric: Tensor, entries: int = ENTRI
     """Codebooks [levels, entries, width] of ``vectors`` [N, width], float32 with values that bfloat16 can hold.
 
     What counts is the length of a difference times ``metric`` [width, width]. Rounding comes before the next level is
-    fitted, which thus makes up for it.
+    fitted, which thus makes up for it. The first entry of each book is zero: a level that says nothing.
     """
     left, books, back = vectors.float() @ metric, [], torch.linalg.inv(metric)
     for level in range(levels):
         stream = torch.Generator().manual_seed(stream_seed(seed, "residual books", level))
-        book = (_k_means(left, entries, stream) @ back).bfloat16().float()
+        centres = (_k_means(left, entries - 1, stream) @ back).bfloat16().float()
+        book = torch.cat([torch.zeros_like(centres[:1]), centres])
         left = left - (book @ metric)[nearest(left, book @ metric)]
         books.append(book)
     return torch.stack(books)
 
 
-def quantize(vectors: Tensor, books: Tensor, metric: Tensor) -> Tensor:
+def quantize(vectors: Tensor, books: Tensor, metric: Tensor, price: float = 0.0) -> Tensor:
     """Indices uint8 [levels, N] whose entries' sum is nearest to ``vectors`` [N, width] by ``metric``, as far as a
     search finds.
 
     The entry that is nearest on one level is not always best for the next ones: :data:`BEAMS` choices are followed,
-    which takes an eighth off the squared error of six levels.
+    which takes an eighth off the squared error of six levels. The last levels say nothing (0) where each of them would
+    take less than ``price``, if there is one, off the squared error: long runs of zeros take next to no bytes.
     """
-    parts = vectors.split(AT_ONCE // BEAMS)
-    return torch.cat([_search(part.float() @ metric, books @ metric) for part in parts], dim=1)
+    parts, scaled = vectors.split(AT_ONCE // BEAMS), books @ metric
+    return torch.cat([_worth_saying(part.float() @ metric, scaled, price) for part in parts], dim=1)
 
 
 def nearest(vectors: Tensor, book: Tensor) -> Tensor:
@@ -51,8 +54,22 @@ def nearest(vectors: Tensor, book: Tensor) -> Tensor:
     return torch.cat([(lengths - 2 * part @ book.T).argmin(1) for part in vectors.split(AT_ONCE)])
 
 
+def _worth_saying(vectors: Tensor, books: Tensor, price: float) -> Tensor:
+    """:func:`quantize` for few vectors at a time, both times the metric."""
+    indices = _search(vectors, books)
+    if not price:
+        return indices
+    left, errors = vectors, [vectors.square().sum(1)]
+    for level, book in enumerate(books):
+        left = left - book[indices[level].long()]
+        errors.append(left.square().sum(1))
+    told = functional.pad((indices > 0).long().cumsum(0), (0, 0, 1, 0))
+    worth = (torch.stack(errors) + price * told).argmin(0)
+    return indices.masked_fill(torch.arange(len(books)).unsqueeze(1) >= worth, 0)
+
+
 def _search(vectors: Tensor, books: Tensor) -> Tensor:
-    """:func:`quantize` for few vectors at a time."""
+    """Indices uint8 [levels, N]."""
     left = vectors.unsqueeze(1)
     indices = torch.zeros(len(vectors), 1, 0, dtype=torch.uint8)
     for book in books:

@@ -68,7 +68,7 @@ def shown_codes(model: ModelFolder, drawing: int) -> tuple[int, ...]:
     """Codes of the picture that the VAE decodes from the latents of a drawing."""
     session = Session(model, choose_device("cpu"))
     with torch.inference_mode(), session.parts.use(MEMORY) as memory, session.parts.use(VAE) as vae:
-        pixels = decode_latents(vae, memory.latents(drawing)[None])[0]
+        pixels = decode_latents(vae, memory.latents([drawing]))[0]
         with session.parts.use(TOKENIZER) as tokenizer:
             return tokenize(tokenizer, [Image.fromarray(pixels.numpy())])[0].codes
 

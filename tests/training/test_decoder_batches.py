@@ -108,6 +108,8 @@ def without(spec: ModelSpec, *names: str) -> ModelSpec:
     diffusion, unet = spec.diffusion, dict(spec.diffusion.unet)
     if "history" in names:
         diffusion = replace(diffusion, history_pictures=0)
+    if "plain" in names:
+        diffusion = replace(diffusion, history_plain=False)
     if "reference" in names:
         unet["in_channels"] -= diffusion.reference_channels
         diffusion = replace(diffusion, reference_channels=0, taste_width=0, unet=unet)
@@ -118,7 +120,9 @@ def without(spec: ModelSpec, *names: str) -> ModelSpec:
     return replace(spec, diffusion=diffusion)
 
 
-@pytest.mark.parametrize("names", [(), ("history",), ("reference",), ("taste",), ("translator",), ("history", "taste")])
+@pytest.mark.parametrize(
+    "names", [(), ("plain",), ("history",), ("reference",), ("taste",), ("translator",), ("history", "taste")]
+)
 def test_models_that_know_less_are_trained_too(names: tuple[str, ...], icons: Path, tmp_path: Path) -> None:
     folder = write_tiny_model(tmp_path / "model")
     (folder.path / "config.json").write_text(spec_text(without(folder.spec, *names)), encoding="utf-8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pigeon_cli.models.diffusion import Beside, GridUNet, build_unet
+from pigeon_cli.models.diffusion import Beside, GridUNet, build_unet, seen_picture
 from tests.tiny_model import WIDTH, tiny_spec
 
 SPEC = tiny_spec(320)
@@ -22,9 +22,9 @@ def unet() -> GridUNet:
 
 
 def seen(count: int, seed: int = 0) -> Tensor:
-    """One history [1, count, 5, 8, 8] of pictures that are wholly seen."""
+    """One history [1, count, 9, 8, 8] of pictures that are wholly seen, beside plain drawings of them."""
     stream = torch.Generator().manual_seed(seed)
-    latents = torch.randn(1, count, 4, 8, 8, generator=stream)
+    latents = torch.randn(1, count, 8, 8, 8, generator=stream)
     return torch.cat([latents, torch.ones(1, count, 1, 8, 8)], dim=2)
 
 
@@ -50,7 +50,7 @@ def test_no_history_and_one_of_which_nothing_is_seen_say_the_same_and_nothing() 
 def test_a_short_history_is_one_with_pictures_of_which_nothing_is_seen() -> None:
     context, pooled, model = torch.randn(1, 16, WIDTH), torch.randn(1, WIDTH), unet()
     short = seen(1)
-    padded = torch.cat([short, torch.zeros(1, PICTURES - 1, 5, 8, 8)], dim=1)
+    padded = torch.cat([short, torch.zeros(1, PICTURES - 1, 9, 8, 8)], dim=1)
     one, other = (model.attend(context, pooled, Beside(history=each)) for each in (short, padded))
     assert torch.equal(one[0], other[0])
     assert torch.equal(one[1], other[1])
@@ -69,3 +69,22 @@ def test_rows_of_a_batch_keep_their_own_history() -> None:
     both = Beside(history=torch.cat([seen(2, 1), seen(2, 2)]))
     assert both.rows(1, 2).history is not None
     assert torch.equal(both.rows(1, 2).history, seen(2, 2))  # type: ignore[arg-type]
+
+
+def test_what_is_hidden_of_a_picture_is_hidden_of_its_plain_drawing() -> None:
+    latents, plain, keep = torch.ones(1, 4, 8, 8), torch.full((1, 4, 8, 8), 2.0), torch.ones(1, 16)
+    keep[0, 0] = 0
+    picture = seen_picture(latents, keep, plain)
+    assert picture.shape == (1, 9, 8, 8)
+    assert picture[0, :, 4, 4].tolist() == [1.0] * 4 + [2.0] * 4 + [1.0]
+    assert not picture[0, :, :2, :2].any()
+    assert torch.equal(seen_picture(latents, keep), picture[:, [0, 1, 2, 3, 8]])
+
+
+def test_a_plain_drawing_beside_a_picture_changes_what_is_said_of_it() -> None:
+    context, pooled, model = torch.randn(1, 16, WIDTH), torch.randn(1, WIDTH), unet()
+    beside, alone = seen(1), seen(1)
+    alone[:, :, 4:8] = 0
+    one, other = (model.attend(context, pooled, Beside(history=each)) for each in (beside, alone))
+    assert not torch.allclose(one[0], other[0])
+    assert not torch.allclose(one[1], other[1])

@@ -42,11 +42,11 @@ def test_a_drawing_is_the_sum_of_an_entry_of_each_book(tmp_path: Path) -> None:
     save_part(tmp_path / "memory.safetensors", memory.state_dict())
     again = Memory(memory.config)
     load_part(again, tmp_path / "memory.safetensors")
-    latents = again.latents(1)
-    assert (latents.shape, latents.dtype) == ((3, 4, 4), torch.float32)
+    latents = again.latents([1, 0])
+    assert (latents.shape, latents.dtype) == ((2, 3, 4, 4), torch.float32)
     for patch, (first, second) in enumerate(zip([255, 0, 0, 0], [1, 2, 3, 4], strict=True)):
         wanted = memory.books[0, first] + memory.books[1, second]
-        assert to_patches(latents[None], 2)[0, patch].tolist() == wanted.tolist()
+        assert to_patches(latents, 2)[0, patch].tolist() == wanted.tolist()
 
 
 def test_drawings_are_found_by_their_things() -> None:
@@ -65,6 +65,17 @@ def test_a_thing_is_known_by_the_nearest_of_its_pictures() -> None:
     assert agreement[0] < 0.9
     # A thing without a picture agrees with nothing.
     assert agreement[1] == -1
+
+
+def test_pictures_are_taken_for_the_drawings_with_their_lines() -> None:
+    memory = small_memory(3, 3, [(0, 0), (2, 0), (2, 1)])
+    torch.manual_seed(0)
+    lines = torch.randn(3, CELLS)
+    memory.learn_keys(lines)
+    memory.key_drawings.copy_(torch.tensor([1, 0, 2]))
+    drawings, agreement = memory.alike(lines[[2, 0]])
+    assert drawings.tolist() == [2, 1]
+    assert agreement.tolist() == pytest.approx([1, 1], abs=1e-3)
 
 
 def test_a_hand_is_told_by_the_taste_and_by_the_lines_of_its_drawings() -> None:

@@ -86,6 +86,7 @@ def square(left: int, colour: str = "black") -> Image.Image:
 def knowing(*pictures: Image.Image) -> Memory:
     """A memory that knows one thing by each of two ``pictures``, and drawings of them by several hands."""
     memory = small_memory(things=2, keys=2, drawings=[(0, 1), (0, 2), (1, 0)])
+    torch.manual_seed(0)
     torch.nn.init.orthogonal_(memory.projection.weight)
     memory.learn_keys(lines_of(memory, pictures))
     memory.key_drawings.copy_(torch.tensor([0, 2]))
@@ -96,15 +97,19 @@ def test_a_picture_is_recognised_by_its_lines_whatever_its_colours() -> None:
     memory = knowing(square(4), square(60))
     assert seen_thing(memory, square(60, "teal"), None) == 1
     assert seen_thing(memory, square(4, "orange").resize((500, 500)), None) == 0
+    # A little beside it, but like nothing else at all.
+    assert seen_thing(memory, square(7), None) == 0
+    assert seen_thing(memory, square(10), None) is None
 
 
 def test_what_looks_like_nothing_known_is_not_recognised_but_with_words_less_is_enough() -> None:
-    memory = knowing(square(4), square(60))
-    between = square(10)
+    memory = knowing(square(2), square(66))
+    # Neither nearly the same as one of them nor clearly nearer to one.
+    between = square(42)
     assert seen_thing(memory, between, None) is None
     assert seen_thing(memory, between, 0) == 0
     # Words about something else altogether do not make a picture of it.
-    assert seen_thing(memory, square(60), 0) == 1
+    assert seen_thing(memory, square(66), 0) == 1
     assert seen_thing(memory, Image.new("RGB", (128, 128), "white"), 0) is None
 
 

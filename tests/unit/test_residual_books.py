@@ -22,22 +22,24 @@ def rebuilt(vectors: Tensor, books: Tensor) -> Tensor:
 def test_one_level_holds_as_many_different_points_as_it_has_entries() -> None:
     points = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, -8.0]])
     vectors = points[torch.tensor([0, 0, 0, 1, 2, 2])]
-    books = fit_books(vectors, 1, same(vectors), entries=3)
-    assert sorted(books[0].tolist()) == [[0.0, -8.0], [0.0, 0.0], [4.0, 0.0]]
+    books = fit_books(vectors, 1, same(vectors), entries=4)
+    assert books[0, 0].tolist() == [0.0, 0.0]
+    assert sorted(books[0, 1:].tolist()) == [[0.0, -8.0], [0.0, 0.0], [4.0, 0.0]]
     assert (rebuilt(vectors, books) == vectors).all()
 
 
 def test_an_entry_is_the_mean_of_what_is_nearest_to_it() -> None:
     vectors = torch.tensor([[0.0], [2.0], [100.0], [104.0], [108.0]])
-    books = fit_books(vectors, 1, same(vectors), entries=2)
-    assert sorted(books.flatten().tolist()) == [1.0, 104.0]
+    books = fit_books(vectors, 1, same(vectors), entries=3)
+    assert books.flatten().tolist()[0] == 0
+    assert sorted(books.flatten().tolist()) == [0.0, 1.0, 104.0]
 
 
 def test_a_level_holds_what_those_before_it_leave_over() -> None:
     vectors = torch.tensor([[9.0], [11.0], [99.0], [101.0]])
-    books = fit_books(vectors, 2, same(vectors), entries=2)
-    assert sorted(books[0].flatten().tolist()) == [10.0, 100.0]
-    assert sorted(books[1].flatten().tolist()) == [-1.0, 1.0]
+    books = fit_books(vectors, 2, same(vectors), entries=3)
+    assert sorted(books[0].flatten().tolist()) == [0.0, 10.0, 100.0]
+    assert sorted(books[1].flatten().tolist()) == [-1.0, 0.0, 1.0]
     assert (rebuilt(vectors, books) == vectors).all()
 
 
@@ -61,7 +63,7 @@ def test_the_error_falls_with_every_level_and_a_seed_fits_the_same_books() -> No
 
 def test_fewer_different_points_than_entries_are_no_trouble() -> None:
     books = fit_books(torch.ones(5, 2), 2, torch.eye(2), entries=4)
-    assert books[0].tolist() == [[1.0, 1.0]] * 4
+    assert books[0].tolist() == [[0.0, 0.0], *[[1.0, 1.0]] * 3]
     assert books[1].tolist() == [[0.0, 0.0]] * 4
 
 
@@ -69,12 +71,24 @@ def test_what_the_metric_makes_heavy_is_kept_first() -> None:
     vectors = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 1.0], [3.0, 1.0]])
     alike, heavy = torch.eye(2), torch.diag(torch.tensor([1.0, 10.0]))
     # One level of two entries tells apart what differs most: the first number, or the second where it weighs ten times.
-    assert sorted(fit_books(vectors, 1, alike, entries=2)[0].tolist()) == [[0.0, 0.5], [3.0, 0.5]]
-    books = fit_books(vectors, 1, heavy, entries=2)
-    assert sorted(books[0].tolist()) == [[1.5, 0.0], [1.5, 1.0]]
+    assert sorted(fit_books(vectors, 1, alike, entries=3)[0, 1:].tolist()) == [[0.0, 0.5], [3.0, 0.5]]
+    books = fit_books(vectors, 1, heavy, entries=3)
+    assert sorted(books[0, 1:].tolist()) == [[1.5, 0.0], [1.5, 1.0]]
     far, near = torch.tensor([[[0.0, 0.9], [2.0, 0.0]]]), torch.tensor([[1.9, 0.9]])
     assert quantize(near, far, alike).tolist() == [[1]]
     assert quantize(near, far, heavy).tolist() == [[0]]
+
+
+def test_levels_that_say_less_than_they_cost_say_nothing() -> None:
+    books = torch.tensor([[[0.0], [10.0]], [[0.0], [2.0]], [[0.0], [0.5]]])
+    vectors = torch.tensor([[12.5], [10.5], [2.0], [0.1]])
+    free = [[1, 1, 0, 0], [1, 0, 1, 0], [1, 1, 0, 0]]
+    assert quantize(vectors, books, same(vectors)).tolist() == free
+    # The last level takes 0.25 off the errors of the first two.
+    assert quantize(vectors, books, same(vectors), 0.2).tolist() == free
+    assert quantize(vectors, books, same(vectors), 0.3).tolist() == [[1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
+    # The second takes 6 off that of the first, and 4 off that of the third.
+    assert quantize(vectors, books, same(vectors), 5.0).tolist() == [[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 0]]
 
 
 @pytest.mark.parametrize("count", [1, 2**14 + 3])

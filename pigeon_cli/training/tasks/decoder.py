@@ -39,14 +39,15 @@ from pigeon_cli.training.looked_groups import GROUP, LookedGroups
 from pigeon_cli.training.loop import LoopSettings, MovingAverage, TrainingTask
 from pigeon_cli.training.shipped import save_shipped
 from pigeon_cli.training.sources import SourceShares
+from pigeon_cli.training.stored_drawings import StoredDrawings
 from pigeon_cli.weights.store import ModelFolder
 
 EMPTY_SHARE = 0.1
 """Share of pictures drawn without condition, for guidance."""
 MINIMUM_SNR = 5.0
 MATRIX_DECAY, AVERAGE_DECAY = 0.02, 0.9992
-SHARES = SourceShares(own=0.1, plain=0.2, alike=0.1, kin=0.25)
-"""The last 0.35 are drawn from other families, which a reference of a user mostly is."""
+SHARES = SourceShares(own=0.08, plain=0.3, alike=0.1, kin=0.24)
+"""The last 0.28 are drawn from other families, which a reference of a user mostly is."""
 VALID_SHARES = SourceShares(own=0.0, plain=0.3, kin=0.3)
 PLAIN_DRAWINGS, REFERENCES = SourceShares(0.0, 1.0), SourceShares(0.0, 0.0, kin=1.0)
 """What evaluation draws valid pictures from."""
@@ -92,10 +93,11 @@ class DecoderTask(TrainingTask):
         vae = cast(Any, build_vae(spec.diffusion)).to(memory_format=torch.channels_last)
         self.vae = frozen(vae, folder, "vae", device)
         taste = frozen_taste_reader(folder, device) if spec.diffusion.taste_width else None
-        self.encoder = GroupEncoder(self.vae, tokenizer, taste)
+        self.stored = _stored_drawings(folder, batches)
+        self.encoder = GroupEncoder(self.vae, tokenizer, taste, self.stored if spec.diffusion.history_plain else None)
         translation = load_translation(folder, tokenizer.quantizer, translator_checkpoint, device)
         self.conditions = DecoderBatches(spec, tokenizer.quantizer, translation)
-        self.train_groups = LookedGroups(batches, batches.train, SHARES)
+        self.train_groups = LookedGroups(batches, batches.train, SHARES, self.stored)
         self.valid_groups = [
             LookedGroups(batches, batches.valid, shares) for shares in (VALID_SHARES, PLAIN_DRAWINGS, REFERENCES)
         ]
@@ -204,3 +206,10 @@ class DecoderTask(TrainingTask):
 
     def export(self) -> None:
         save_shipped(self.folder, "unet", self.average.state_of(self.unet))
+
+
+def _stored_drawings(folder: ModelFolder, batches: IconBatches) -> StoredDrawings | None:
+    """What the folder's memory holds of ``batches``; ``None`` where there is no memory yet."""
+    if folder.spec.memory is None or not folder.part("memory").is_file():
+        return None
+    return StoredDrawings(folder, sorted({record.meaning for record in batches.train}), batches.device)
