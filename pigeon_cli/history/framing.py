@@ -34,14 +34,17 @@ def filled_share(image: Image.Image) -> float:
     return max((int(found[-1] - found[0]) + 1 if len(found) else 0) / SIDE for found in sides)
 
 
-def framed_like(reference: Image.Image, history: Sequence[Image.Image]) -> tuple[Image.Image, Framing]:
+def framed_like(
+    reference: Image.Image, history: Sequence[Image.Image], degrees: int = 0
+) -> tuple[Image.Image, Framing]:
     """The RGB reference turned as ``history`` is, on as much of its own paper as is usual there.
 
-    It is made smaller or left as it is, never larger: small things are drawn small.
+    ``degrees`` clockwise, where it is known by how many the history is turned; else they are looked for. It is made
+    smaller or left as it is, never larger: small things are drawn small.
     """
     # Once, since all that is asked of them is asked at this size.
     history = [image.resize((SIDE, SIDE), Image.Resampling.BICUBIC) for image in history]
-    degrees = turned_by(history)
+    degrees = degrees or turned_by(history)
     if degrees:
         reference = turned(_on_paper(reference, INSIDE), degrees)
     usual, own = median(map(filled_share, history)), filled_share(reference)

@@ -25,6 +25,8 @@ class Asked:
     """What was done to the reference."""
     tastes: Tensor | None = None
     """Float [images, width] of the history, where they have been read already."""
+    turned: int = 0
+    """Degrees clockwise by which the history's drawings are turned, as far as the memory tells."""
     plain: Tensor | None = None
     """Scaled latents [images, c, h, w] of the plain drawings that the history's images are taken for, zero where they
     are taken for none."""
@@ -48,5 +50,5 @@ class Asked:
         """With the reference as a model of ``spec`` is to read it."""
         if self.reference is None or not self.history or not spec.frame_reference:
             return self
-        reference, framing = framed_like(self.reference, self.history)
+        reference, framing = framed_like(self.reference, self.history, self.turned)
         return replace(self, reference=reference, framing=framing)

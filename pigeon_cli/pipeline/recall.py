@@ -29,6 +29,7 @@ from pigeon_cli.pipeline.decode import to_images
 from pigeon_cli.pipeline.settings import Settings
 from pigeon_cli.pipeline.stages import Stages
 from pigeon_cli.pipeline.taste import read_tastes
+from pigeon_cli.pipeline.upright import upright_lines
 from pigeon_cli.pipeline.words import split_words
 
 MEMORY_LIST: Final = "memory.txt"
@@ -109,10 +110,15 @@ def named_thing(things: Sequence[Remembered], words: str) -> int | None:
     return best if share(best)[0] >= ENOUGH else None
 
 
-def lines_of(memory: Memory, pictures: Sequence[Image.Image]) -> Tensor:
-    """Outlines [pictures, CELLS] of RGB pictures, where the memory is."""
+def pixels_of(memory: Memory, pictures: Sequence[Image.Image]) -> Tensor:
+    """RGB pictures as [pictures, 3, PICTURE_SIDE, PICTURE_SIDE] in 0..1, where the memory is."""
     pixels = torch.stack([torch.from_numpy(to_shares(picture, PICTURE_SIDE)) for picture in pictures])
-    return outlines(pixels.to(memory.centre.device))
+    return pixels.to(memory.centre.device)
+
+
+def lines_of(memory: Memory, pictures: Sequence[Image.Image]) -> Tensor:
+    """Outlines [pictures, CELLS] of RGB pictures."""
+    return outlines(pixels_of(memory, pictures))
 
 
 def seen_thing(memory: Memory, picture: Image.Image, named: int | None) -> int | None:
@@ -174,7 +180,8 @@ def recall(asked: Asked, parts: Parts, things: Sequence[Remembered], settings: S
     if parts.model.spec.memory is None:
         return asked
     with stages("recall", 1), parts.use(MEMORY) as memory:
-        lines = lines_of(memory, asked.history)
+        lines, degrees = upright_lines(memory, pixels_of(memory, asked.history))
+        asked = replace(asked, turned=degrees)
         if parts.model.spec.diffusion.history_plain:
             asked = replace(asked, plain=plain_drawings(memory, lines))
         if asked.reference is not None and not any(settings.dials):

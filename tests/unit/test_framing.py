@@ -101,3 +101,12 @@ def test_a_reference_is_turned_as_the_history_is() -> None:
     assert framing.degrees == pytest.approx(24, abs=4)
     assert 0.85 < framing.scale <= 0.94
     assert turned_by([framed]) == pytest.approx(24, abs=4)
+
+
+def test_what_is_known_of_how_it_is_turned_need_not_be_looked_for() -> None:
+    square = drawing(0.6)
+    framed, framing = framed_like(square, [square], 20)
+    assert framing.degrees == 20
+    assert framed.getpixel((128, 128)) == (20, 40, 160)
+    asked = Asked([square], square, "", (), turned=20).framed(replace(tiny_spec(320), frame_reference=True))
+    assert asked.framing == framing

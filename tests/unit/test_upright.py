@@ -1,0 +1,72 @@
+"""How a history stands on its paper is told by drawings that are known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from pigeon_cli.models.memory import Memory
+from pigeon_cli.models.outlines import outlines
+from pigeon_cli.pipeline.upright import put_back, upright_lines
+from pigeon_cli.training.data.look_kernels import margin, tilt
+from tests.small_memory import small_memory
+
+
+def drawings(count: int) -> Tensor:
+    """Opaque pictures [count, 4, 128, 128] of bars on white paper, in its middle."""
+    torch.manual_seed(1)
+    pictures = torch.ones(count, 4, 128, 128)
+    for picture in pictures:
+        for _ in range(5):
+            left, top, wide, high = (int(number) for number in torch.randint(8, 28, (4,)))
+            picture[:3, 20 + 2 * top : 20 + 2 * top + high, 20 + 2 * left : 20 + 2 * left + wide] = (
+                torch.rand(3, 1, 1) / 2
+            )
+    return pictures
+
+
+def knowing(pictures: Tensor) -> Memory:
+    memory = small_memory(len(pictures), len(pictures), [(number, 0) for number in range(len(pictures))])
+    torch.nn.init.orthogonal_(memory.projection.weight)
+    lines = outlines(pictures)
+    memory.centre.copy_(lines.mean(0))
+    memory.learn_keys(lines)
+    memory.key_drawings.copy_(torch.arange(len(pictures)))
+    return memory
+
+
+def on_paper(pictures: Tensor) -> Tensor:
+    return pictures[:, :3] + 1 - pictures[:, 3:]
+
+
+@pytest.mark.parametrize("degrees", [-36, -20, 12, 28])
+def test_a_history_that_is_turned_is_put_back(degrees: int) -> None:
+    plain = drawings(20)
+    memory = knowing(plain[:, :3])
+    turned = on_paper(tilt(plain[:5], degrees))
+    lines, found = upright_lines(memory, turned)
+    assert found == degrees
+    assert memory.alike(lines)[0].tolist() == list(range(5))
+    inner = put_back(turned, degrees, 0.94)[:, :, 24:104, 24:104]
+    assert float((inner - plain[:5, :3, 24:104, 24:104]).abs().mean()) < 0.03
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.62, 0.78])
+def test_small_drawings_are_known_and_not_turned(scale: float) -> None:
+    plain = drawings(20)
+    memory = knowing(plain[:, :3])
+    lines, found = upright_lines(memory, on_paper(margin(plain[:5], scale)))
+    assert found == 0
+    assert memory.alike(lines)[0].tolist() == list(range(5))
+
+
+def test_what_stands_upright_stays_as_it_is() -> None:
+    plain = drawings(20)
+    pictures = plain[:5, :3]
+    lines, found = upright_lines(knowing(plain[:, :3]), pictures)
+    assert found == 0
+    assert torch.equal(lines, outlines(pictures))
+    # Nothing of this is known, and so nothing of it gains.
+    others = torch.ones(3, 3, 128, 128)
+    assert upright_lines(knowing(plain[:, :3]), others)[1] == 0
