@@ -203,9 +203,9 @@ class DiffusionConfig:
     """Liked pictures that the UNet attends to (``models/history_encoder.py``); a shorter history is padded with
     pictures of which nothing is seen. 0: it sees none (released weights)."""
     history_widths: tuple[int, int, int] = (64, 128, 256)
+    """Of the encoder's feature maps."""
     history_plain: bool = False
     """Whether each liked picture is seen beside the plain drawing that the memory finds for it."""
-    """Of the encoder's feature maps."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ SET_POWER = 0.7
 """Of a set's size in its weight: small sets are seen more often than their share."""
 UNMOVED = 0.2
 """How often a look that moves things leaves the sources where they are, as references of a user are."""
-
 RECALLED = 0.65
 """How often sources are as the memory gives them back, as those of a user are where something is recalled."""
 
@@ -78,8 +77,8 @@ class LookedGroups:
         shape = geometry_of(look)
         unmoved = shape != PLAIN and rng.random() < UNMOVED
         pictures = self.batches.rgba(chosen)
-        recalled = self.stored is not None and apart.random() < RECALLED
-        drawings = self.stored.rgba(sources) if self.stored and recalled else self.batches.rgba(list(sources))
+        shows = self.batches if self.stored is None or apart.random() >= RECALLED else self.stored
+        drawings = shows.rgba(list(sources))
         wanted = apply_look(look, pictures)
         itself = torch.tensor(own, device=wanted.device)
         shown = apply_look(PLAIN if unmoved else shape, drawings)

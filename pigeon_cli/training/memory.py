@@ -45,8 +45,8 @@ CLEAREST: Final = (
 LEVELS, PATCH_SIDE = 7, 2
 """Of the quantizer that keeps the drawings: its codebooks, and the places of the latents in one vector, each way."""
 PRICE: Final = 0.0075
-"""Of an index, as a share of a patch's variance: a sixth fewer bytes for the same pictures than if all levels were
-always told."""
+"""Of an index, as a share of a patch's variance: about a sixth fewer bytes for the same pictures than if all levels
+were always told."""
 INK_SHARE: Final = 0.5
 """What the agreement of lines counts where colours would have to be told from ink."""
 KEY_WIDTH: Final = 64

@@ -41,8 +41,8 @@ def quantize(vectors: Tensor, books: Tensor, metric: Tensor, price: float = 0.0)
     search finds.
 
     The entry that is nearest on one level is not always best for the next ones: :data:`BEAMS` choices are followed,
-    which takes an eighth off the squared error of six levels. The last levels say nothing (0) where each of them would
-    take less than ``price``, if there is one, off the squared error: long runs of zeros take next to no bytes.
+    which takes an eighth off the squared error of six levels. The last levels say nothing (0) where that costs less in
+    squared error than ``price``, if there is one, for each of their indices: long runs of zeros take next to no bytes.
     """
     parts, scaled = vectors.split(AT_ONCE // BEAMS), books @ metric
     return torch.cat([_worth_saying(part.float() @ metric, scaled, price) for part in parts], dim=1)
