@@ -11,17 +11,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pigeon_cli.history.framing import INSIDE
 from pigeon_cli.models.memory import Memory
 from pigeon_cli.models.outlines import outlines
 
 DEGREES: Final = tuple(sign * degrees for degrees in range(12, 37, 4) for sign in (-1, 1))
 """Clockwise, of which one is looked for."""
-TURNED_SCALE: Final = 0.94
-"""How large turned drawings are: their corners stay on the paper."""
 SCALES: Final = (0.5, 0.54, 0.58, 0.62, 0.66, 0.7, 0.74, 0.78)
 POSES: Final = (
     (0, 1.0),
-    *((degrees, TURNED_SCALE) for degrees in DEGREES),
+    *((degrees, INSIDE) for degrees in DEGREES),
     *((0, scale) for scale in SCALES),
 )
 """Degrees and sizes, the first being that of drawings as they are."""

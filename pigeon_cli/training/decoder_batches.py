@@ -40,8 +40,6 @@ UNTOLD_SHARE = 0.08
 """Of pictures that are drawn without a taste."""
 PARTLY_SHARE, MOST_HIDDEN = 0.25, 0.5
 """Of liked pictures of which a part is hidden, and the largest part."""
-
-
 STRANGE_SHARE, LOST_SHARE = 0.15, 0.1
 """Of groups of which the memory knows no picture, as of a user's own, and of pictures that it might have known."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, cast
+from typing import Final
 
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
 
-from pigeon_cli.models.diffusion import build_vae, restore_latents
+from pigeon_cli.models.diffusion import decode_latents
 from pigeon_cli.models.memory import Memory
 from pigeon_cli.models.outlines import outlines
 from pigeon_cli.pipeline.recall import plain_drawings
@@ -24,14 +25,13 @@ AT_ONCE: Final = 64
 class StoredDrawings:
     """What a model folder's memory holds of the train drawings that it was made of."""
 
-    def __init__(self, folder: ModelFolder, things: Sequence[str], device: torch.device) -> None:
-        """``things``: the meanings that the memory was made of, in its order."""
+    def __init__(self, folder: ModelFolder, things: Sequence[str], vae: AutoencoderKL, device: torch.device) -> None:
+        """``things``: the meanings that the memory was made of, in its order; ``vae``: the folder's, on ``device``."""
         config = folder.spec.memory
         if config is None:
             raise ValueError(f"{folder.path} has no memory")
+        self.vae, self.device = vae, device
         self.memory = frozen(Memory(config), folder, "memory", device)
-        # diffusers does not say what its classes can do.
-        self.vae = frozen(cast(Any, build_vae(folder.spec.diffusion)), folder, "vae", device)
         numbers = zip(self.memory.things.tolist(), self.memory.hands.tolist(), strict=True)
         self.rows = {(things[thing], HANDS[hand]): row for row, (thing, hand) in enumerate(numbers)}
         self.pictures: dict[int, Tensor] = {}
@@ -43,11 +43,10 @@ class StoredDrawings:
         missing = sorted(set(rows) - self.pictures.keys())
         for start in range(0, len(missing), AT_ONCE):
             some = missing[start : start + AT_ONCE]
-            with torch.autocast(self.memory.books.device.type, enabled=False):
-                decoded = self.vae.decode(restore_latents(self.vae, self.memory.latents(some))).sample
-            shades = ((decoded / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-            self.pictures.update(zip(some, shades, strict=True))
-        stacked = torch.stack([self.pictures[row] for row in rows]).float() / 255
+            with torch.autocast(self.device.type, enabled=False):
+                pixels = decode_latents(self.vae, self.memory.latents(some))
+            self.pictures.update(zip(some, pixels.to(self.device), strict=True))
+        stacked = torch.stack([self.pictures[row] for row in rows]).permute(0, 3, 1, 2).float() / 255
         return functional.pad(stacked, (0, 0, 0, 0, 0, 1), value=1.0)
 
     @torch.no_grad()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from pigeon_cli.core.configs import MemoryConfig
 from pigeon_cli.models.memory import Memory, from_patches, pack_indices, to_patches, unpack_indices
@@ -54,12 +55,18 @@ def test_drawings_are_found_by_their_things() -> None:
     assert memory.drawings_of(1) == [1, 2]
 
 
-def test_a_thing_is_known_by_the_nearest_of_its_pictures() -> None:
+def knowing_lines() -> tuple[Memory, Tensor]:
+    """A memory of drawings of things 0 and 2, and the outlines of the second, the first and the third of them."""
     memory = small_memory(3, 3, [(0, 0), (2, 0), (2, 1)])
     torch.manual_seed(0)
     lines = torch.randn(3, CELLS)
     memory.learn_keys(lines)
     memory.key_drawings.copy_(torch.tensor([1, 0, 2]))
+    return memory, lines
+
+
+def test_a_thing_is_known_by_the_nearest_of_its_pictures() -> None:
+    memory, lines = knowing_lines()
     agreement = memory.recognise(lines[2])
     assert agreement[2] == pytest.approx(1, abs=1e-3)
     assert agreement[0] < 0.9
@@ -68,11 +75,7 @@ def test_a_thing_is_known_by_the_nearest_of_its_pictures() -> None:
 
 
 def test_pictures_are_taken_for_the_drawings_with_their_lines() -> None:
-    memory = small_memory(3, 3, [(0, 0), (2, 0), (2, 1)])
-    torch.manual_seed(0)
-    lines = torch.randn(3, CELLS)
-    memory.learn_keys(lines)
-    memory.key_drawings.copy_(torch.tensor([1, 0, 2]))
+    memory, lines = knowing_lines()
     drawings, agreement = memory.alike(lines[[2, 0]])
     assert drawings.tolist() == [2, 1]
     assert agreement.tolist() == pytest.approx([1, 1], abs=1e-3)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor
 
 from pigeon_cli.core.randomness import stream_seed
@@ -93,7 +94,7 @@ class DecoderTask(TrainingTask):
         vae = cast(Any, build_vae(spec.diffusion)).to(memory_format=torch.channels_last)
         self.vae = frozen(vae, folder, "vae", device)
         taste = frozen_taste_reader(folder, device) if spec.diffusion.taste_width else None
-        self.stored = _stored_drawings(folder, batches)
+        self.stored = _stored_drawings(folder, batches, self.vae)
         self.encoder = GroupEncoder(self.vae, tokenizer, taste, self.stored if spec.diffusion.history_plain else None)
         translation = load_translation(folder, tokenizer.quantizer, translator_checkpoint, device)
         self.conditions = DecoderBatches(spec, tokenizer.quantizer, translation)
@@ -208,8 +209,8 @@ class DecoderTask(TrainingTask):
         save_shipped(self.folder, "unet", self.average.state_of(self.unet))
 
 
-def _stored_drawings(folder: ModelFolder, batches: IconBatches) -> StoredDrawings | None:
+def _stored_drawings(folder: ModelFolder, batches: IconBatches, vae: AutoencoderKL) -> StoredDrawings | None:
     """What the folder's memory holds of ``batches``; ``None`` where there is no memory yet."""
     if folder.spec.memory is None or not folder.part("memory").is_file():
         return None
-    return StoredDrawings(folder, sorted({record.meaning for record in batches.train}), batches.device)
+    return StoredDrawings(folder, sorted({record.meaning for record in batches.train}), vae, batches.device)
