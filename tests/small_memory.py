@@ -21,8 +21,9 @@ def small_memory(
     hands: int = 3,
     taste_width: int = 3,
     substitutes: int = 0,
+    foretold: int = 0,
 ) -> Memory:
-    """A memory of ``drawings``, each a thing and a hand; it recognises nothing.
+    """A memory of ``drawings``, each a thing and a hand, the last of them ``foretold``; it recognises nothing.
 
     ``latents`` [drawings, c, h, w], by default of one patch of zeros, have 256 patches at most and are kept as they
     are: each patch is an entry of the only codebook.
@@ -34,7 +35,7 @@ def small_memory(
     packed = pack_indices(torch.arange(count, dtype=torch.uint8).reshape(len(drawings), 1, -1).numpy())
     config = MemoryConfig(
         len(drawings), 1, kept.shape[1], kept.shape[2], PATCH_SIDE, len(packed), things, keys, 40, hands, taste_width,
-        substitutes,
+        substitutes, foretold,
     )  # fmt: skip
     memory = Memory(config)
     memory.packed.copy_(torch.frombuffer(bytearray(packed), dtype=torch.uint8))

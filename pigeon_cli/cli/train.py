@@ -24,6 +24,7 @@ STAGES = {
     "translator": "What a reference's places become in the style of a history.",
     "decoder": "The UNet that draws latents from codes, liked pictures, a taste, and what is seen of a reference.",
     "finish": "What another icon set makes of the same lines, for drawings that the memory is to hold.",
+    "foretell": "What an icon set never drew, foretold from the others' drawings, for the memory as well.",
     "memory": "Plain drawings that words are to bring back.",
     "language": "The base language model over words, codes and reference slots.",
     "scorer": "The heads that rank candidates.",

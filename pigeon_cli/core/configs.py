@@ -158,6 +158,8 @@ class MemoryConfig:
     taste_width: int
     substitutes: int = 0
     """Drawings that stand in for those of other things that their hands never drew."""
+    foretold: int = 0
+    """The last of the drawings: what their hands never drew, as it was foretold from others' drawings."""
 
     @property
     def patches(self) -> int:

@@ -140,6 +140,10 @@ class Memory(nn.Module):
         """The number of the drawing of one thing by one hand."""
         return next((drawing for drawing in self.drawings_of(thing) if int(self.hands[drawing]) == hand), None)
 
+    def is_foretold(self, drawing: int) -> bool:
+        """Whether the hand of a drawing never drew its thing, and the drawing was foretold."""
+        return drawing >= self.config.drawings - self.config.foretold
+
     def learn_substitutes(self, entries: Tensor, likeness: Tensor) -> None:
         """Keep what stands in for what, int64 [substitutes, 3] as the buffer has it, and how like it should be, float 0
         to 1 [substitutes]."""

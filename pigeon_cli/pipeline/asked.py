@@ -36,9 +36,16 @@ class Asked:
     """What the thing is called whose drawing took the reference's place: the same, or one that is drawn much alike."""
     by_own_hand: bool = False
     """Whether that drawing is by the hand that drew the history, as far as can be told."""
+    foretold: bool = False
+    """Whether that hand never drew it, and the drawing is what it should be like."""
 
     def warnings(self) -> tuple[str, ...]:
-        """A sentence where another thing stands in for the one that was asked for."""
+        """A sentence where a guess or another thing stands in for the one that was asked for."""
+        if self.foretold:
+            return (
+                f"no drawing of {self.recalled!r} by a hand like the history's is known: what it should be like was "
+                "foretold from others (--ref-mask 0 follows your reference)",
+            )
         if self.recalled == self.recognised or self.recalled is None:
             return ()
         return (

@@ -2,8 +2,8 @@
 
 The base model draws references from words alone (DESIGN.md section 2), but what a small one draws so nobody recognises.
 Where words name a thing that it was shown in training, or a reference is recognised as one, the drawing of that thing
-by the hand that is nearest to the taste takes the reference's place; where no near hand has one, the drawing of another
-thing by the taste's own hand, if that should draw the two much alike.
+by the hand that is nearest to the taste takes the reference's place; where no near hand has one, what was foretold of
+it, or the drawing of another thing by the taste's own hand, if that should draw the two much alike.
 """
 
 from __future__ import annotations
@@ -142,16 +142,24 @@ def nearest_drawing(memory: Memory, thing: int, hands: Tensor | None, least: flo
     and has one, or by the nearest hand; ``None`` where none is as near as ``least``. Where nothing is known of the hand
     the first one, which is the plainest.
     """
-    drawings = memory.drawings_of(thing)
+    drawings = [drawing for drawing in memory.drawings_of(thing) if not memory.is_foretold(drawing)]
     if hands is None or not drawings:
         return drawings[0] if drawings else None
     hand = likely_hand(hands)
     own = None if hand is None else memory.drawing_by(hand, thing)
-    if own is not None:
+    if own in drawings:
         return own
     near = memory.nearness(hands).tolist()
     best = max(drawings, key=lambda drawing: near[int(memory.hands[drawing])])
     return best if near[int(memory.hands[best])] >= least else None
+
+
+def foretold_drawing(memory: Memory, thing: int, hands: Tensor | None) -> int | None:
+    """The number of what was foretold of ``thing`` as the hand that ``hands`` tells, probabilities [hands], would draw
+    it; ``None`` where the hand is not likely or nothing was."""
+    hand = None if hands is None else likely_hand(hands)
+    drawing = None if hand is None else memory.drawing_by(hand, thing)
+    return drawing if drawing is not None and memory.is_foretold(drawing) else None
 
 
 def drawing_alike(memory: Memory, thing: int, hands: Tensor | None) -> int | None:
@@ -198,6 +206,8 @@ def _recalled(asked: Asked, parts: Parts, things: Sequence[Remembered], memory: 
     hands = None if asked.tastes is None else memory.hand_of(asked.tastes.mean(0), lines)
     drawing = nearest_drawing(memory, thing, hands, NEAR)
     if drawing is None:
+        drawing = foretold_drawing(memory, thing, hands)
+    if drawing is None:
         drawing = drawing_alike(memory, thing, hands)
     if drawing is None and wish is None:
         drawing = nearest_drawing(memory, thing, hands)
@@ -206,5 +216,5 @@ def _recalled(asked: Asked, parts: Parts, things: Sequence[Remembered], memory: 
     with parts.use(VAE) as vae:
         picture = to_images(vae, memory.latents([drawing]))[0]
     by_own_hand = hands is not None and int(hands.argmax()) == int(memory.hands[drawing])
-    label = things[int(memory.things[drawing])].label
-    return replace(asked, reference=picture, recalled=label, by_own_hand=by_own_hand)
+    label, foretold = things[int(memory.things[drawing])].label, memory.is_foretold(drawing)
+    return replace(asked, reference=picture, recalled=label, by_own_hand=by_own_hand, foretold=foretold)

@@ -47,6 +47,7 @@ DEFAULTS = {
     "translator": StageDefaults(8000, 64, 2e-3),
     "decoder": StageDefaults(3000, 32, 1e-3),
     "finish": StageDefaults(2000, 16, 1.5e-3),
+    "foretell": StageDefaults(2400, 64, 1.2e-3, warmup=60),
     "language": StageDefaults(4000, 16, 1.5e-3),
     "scorer": StageDefaults(1500, 96, 2e-3),
 }
@@ -118,18 +119,24 @@ def _remember(
     """The stage ``memory``; returns how many drawings are kept."""
     from pigeon_cli.training.drawn_finishes import UNetFinisher
     from pigeon_cli.training.finishes import Finishes, load_finisher
+    from pigeon_cli.training.foretelling import load_foretelling_network
     from pigeon_cli.training.memory import build_memory
 
     reader = frozen_taste_reader(folder, batches.device)
     if reader is None:
         raise UsageError(f"{folder.path} has no taste reader", "describe one in its config.json, then: train taste")
     tokenizer = frozen_tokenizer(folder, device)
+    foretold = load_foretelling_network(
+        loop_settings("foretell", options).checkpoint, folder.spec.diffusion, batches.device
+    )
+    if foretold is None:
+        say("memory: no run of the stage foretell is in the run folder: what a set never drew is left out")
     learned = load_finisher(loop_settings("finish", options).checkpoint, batches.device)
     if learned is None:
-        say("memory: no run of the stage finish is in the run folder: drawings that a set lacks are left out")
-        return build_memory(folder, batches, tokenizer, reader, None)
+        say("memory: no run of the stage finish is in the run folder: finishes that a set lacks are left out")
+        return build_memory(folder, batches, tokenizer, reader, None, foretold)
     drawn = UNetFinisher(folder, batches, tokenizer, reader, HANDS)
-    return build_memory(folder, batches, tokenizer, reader, Finishes(learned, drawn))
+    return build_memory(folder, batches, tokenizer, reader, Finishes(learned, drawn), foretold)
 
 
 def loop_settings(name: str, options: StageOptions) -> LoopSettings:
@@ -172,6 +179,10 @@ def build_task(
         from pigeon_cli.training.tasks.finish import FinishTask
 
         return FinishTask(batches, settings.batch)
+    if name == "foretell":
+        from pigeon_cli.training.tasks.foretell import ForetellTask
+
+        return ForetellTask(folder, batches, settings.batch)
     tokenizer = frozen_tokenizer(folder, device)
     if name == "taste":
         from pigeon_cli.training.tasks.taste import TasteTask

@@ -168,6 +168,27 @@ def test_a_drawing_that_should_be_alike_stands_in_and_it_is_said(
     assert tuple(report["candidates"][0]["reference_tokens"]["codes"]) == shown
 
 
+def test_a_drawing_that_was_foretold_stands_in_and_it_is_said(
+    pigeon: Pigeon, liked: Path, remembering: ModelFolder, tmp_path: Path
+) -> None:
+    config = remembering.spec.memory
+    assert config is not None
+    foretelling = replace(remembering.spec, memory=replace(config, foretold=1))
+    (remembering.path / "config.json").write_text(spec_text(foretelling))
+    weights = read_part(remembering.part("memory"))
+    weights["tells_hand.bias"], weights["kinship"] = torch.tensor([0.0, 0.0, 50.0]), torch.eye(3)
+    save_part(remembering.part("memory"), weights)
+    fox_picture().save(tmp_path / "wish.png")
+    result = pigeon(
+        "--history", liked, "--ref", tmp_path / "wish.png", "-n", "1", "--json", "--model", remembering.path
+    )
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["recalled"] == "red fox"
+    assert any("'red fox'" in each and "foretold" in each for each in report["warnings"])
+    assert tuple(report["candidates"][0]["reference_tokens"]["codes"]) == shown_codes(remembering, FOX + 1)
+
+
 def test_a_reference_that_is_nothing_known_stays(
     pigeon: Pigeon, liked: Path, remembering: ModelFolder, wish: Path
 ) -> None:

@@ -15,6 +15,7 @@ from pigeon_cli.pipeline.recall import (
     NEAR,
     Remembered,
     drawing_alike,
+    foretold_drawing,
     lines_of,
     named_thing,
     nearest_drawing,
@@ -131,6 +132,17 @@ def test_the_historys_own_hand_draws_where_it_can() -> None:
     memory.kinship.copy_(torch.tensor([[1.0, 0.9, 0.9], [0.9, 1.0, 0.9], [0.9, 0.9, 1.0]]))
     likely = 0.25 + 0.25 * torch.eye(3)
     assert [nearest_drawing(memory, 0, hands) for hands in likely] == [0, 1, 2]
+
+
+def test_what_a_hand_never_drew_is_as_it_was_foretold_if_the_hand_is_likely() -> None:
+    memory = small_memory(1, 1, [(0, 0), (0, 1), (0, 2)], foretold=1)
+    memory.kinship.copy_(torch.tensor([[1.0, 0.2, 0.2], [0.2, 1.0, 0.9], [0.2, 0.9, 1.0]]))
+    likely, unlikely = torch.tensor([0.1, 0.1, 0.8]), torch.tensor([0.32, 0.32, 0.36])
+    # What was drawn by a near hand comes first, and nothing foretold is taken for drawn.
+    assert nearest_drawing(memory, 0, likely, NEAR) == 1
+    assert nearest_drawing(memory, 0, torch.eye(3)[2]) == 1
+    assert [foretold_drawing(memory, 0, hands) for hands in (likely, unlikely, None)] == [2, None, None]
+    assert foretold_drawing(memory, 0, torch.eye(3)[0]) is None
 
 
 @pytest.mark.parametrize(
