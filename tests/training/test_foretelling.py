@@ -112,10 +112,10 @@ def test_what_is_soft_is_not_kept() -> None:
     assert foretelling.sharp_enough(foretold, hands, drawn, hands).tolist() == [False, True, True]
 
 
-def test_nothing_asked_is_nothing_foretold(task: ForetellTask) -> None:
+def test_nothing_asked_is_nothing_foretold(task: ForetellTask, tiny: ModelFolder) -> None:
     none = torch.zeros(0, 2, dtype=torch.int64)
     assert Foreteller(task.network, task.table)(task.plain, none).shape == (0, *task.plain.shape[1:])
-    assert patched(task.plain).shape[1] == patch_width(ModelFolder(task.folder.path).spec.diffusion)
+    assert patched(task.plain).shape[1] == patch_width(tiny.spec.diffusion)
 
 
 def test_without_a_run_there_is_none(tiny: ModelFolder, tmp_path: Path) -> None:

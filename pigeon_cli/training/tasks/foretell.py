@@ -66,7 +66,7 @@ class ForetellTask(TrainingTask):
     name = "foretell"
 
     def __init__(self, folder: ModelFolder, batches: IconBatches, batch: int) -> None:
-        self.folder, self.batches, self.batch, self.device = folder, batches, batch, batches.device
+        self.batches, self.batch, self.device = batches, batch, batches.device
         # diffusers does not say what its classes can do.
         self.vae = frozen(cast(Any, build_vae(folder.spec.diffusion)), folder, "vae", self.device)
         records = batches.train
@@ -74,16 +74,15 @@ class ForetellTask(TrainingTask):
         drawn, kin = DrawnThings(batches, records, lines, HANDS), kinship(records, lines)
         self.table = drawn_table(records, drawn, kin)
         numbers = {thing: number for number, thing in enumerate(drawn.things)}
-        self.places, self.targets = self._places(records, numbers), torch.arange(len(records))
+        self.places = self._places(records, numbers)
         if not bool((self.table.rows >= 0).sum(1).gt(1).any()):
             raise InputError("no two sets of the dataset draw the same thing", "leave the stage foretell out")
-        plain = self._latents(records)
-        self.metric = pixel_metric(self.vae, plain.cpu(), SIDE).to(self.device)
+        self.plain = self._latents(records)
+        self.metric = pixel_metric(self.vae, self.plain.cpu(), SIDE).to(self.device)
         others = [self._latents(records, *variant) for variant in VARIANTS[1:]]
-        self.patches = torch.stack([patched(latents) for latents in (plain, *others)])
+        self.patches = torch.stack([patched(latents) for latents in (self.plain, *others)])
         self.valid = [record for record in batches.valid if record.meaning in numbers]
         self.valid_places, self.valid_latents = self._places(self.valid, numbers), self._latents(self.valid)
-        self.plain = plain
         self.weights = torch.tensor([FINISHED if _finishes(record) else 1.0 for record in records])
         self.network = ForetellingNetwork(patch_width(folder.spec.diffusion)).to(self.device)
         self.average = MovingAverage(self.network, AVERAGE_DECAY).to(self.device)
@@ -97,7 +96,7 @@ class ForetellTask(TrainingTask):
         things, hands = self.places[chosen].T
         numbers = torch.cat([self._others(things, hands), self._examples(things, hands)], dim=1)
         # The variants lie one behind another.
-        first = variants.unsqueeze(1) * len(self.targets)
+        first = variants.unsqueeze(1) * len(self.places)
         every = self.patches.flatten(0, 1)
         shown, there = look_up(every, torch.where(numbers >= 0, numbers + first, numbers).to(self.device))
         foretold = self.network(shown, there, hands.to(self.device))
