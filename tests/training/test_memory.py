@@ -13,11 +13,13 @@ from torch import Tensor
 from pigeon_cli.engine.devices import choose_device
 from pigeon_cli.models.diffusion import build_vae, decode_latents, encode_latents
 from pigeon_cli.models.memory import Memory
+from pigeon_cli.training import memory as training_memory
 from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.data.dataset import IconDataset, IconRecord, load_dataset
 from pigeon_cli.training.data.looks import PLAIN, apply_look
 from pigeon_cli.training.data.sets import HANDS
 from pigeon_cli.training.finishes import worth_making
+from pigeon_cli.training.foretelling import SHARP, ForetellingNetwork, patch_width, sharpness
 from pigeon_cli.training.frozen_reader import frozen, frozen_taste_reader
 from pigeon_cli.training.memory import CLEAREST, Drawing, build_memory, in_order, missing_finishes
 from pigeon_cli.training.stages import frozen_tokenizer
@@ -91,11 +93,13 @@ class Asked:
         return 1 - pictures
 
 
-def remember(folder: ModelFolder, dataset: IconDataset, finish: Asked | None) -> Memory:
+def remember(
+    folder: ModelFolder, dataset: IconDataset, finish: Asked | None, network: ForetellingNetwork | None = None
+) -> Memory:
     batches = IconBatches(dataset, CPU.device)
     reader = frozen_taste_reader(folder, CPU.device)
     assert reader is not None
-    count = build_memory(folder, batches, frozen_tokenizer(folder, CPU), reader, finish)
+    count = build_memory(folder, batches, frozen_tokenizer(folder, CPU), reader, finish, network)
     config = ModelFolder(folder.path).spec.memory
     assert config is not None and config.drawings == count
     memory = Memory(config)
@@ -137,7 +141,11 @@ def test_only_train_records_are_read(icons: Path, tiny: ModelFolder, tmp_path: P
     assert written[0] == written[1]
 
 
-def test_all_train_drawings_and_what_is_made_of_them_are_kept(icons: Path, tiny: ModelFolder, tmp_path: Path) -> None:
+def test_all_train_drawings_and_what_is_made_of_them_are_kept(
+    icons: Path, tiny: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Which drawings are kept is asked here, not how roughly: all levels are told.
+    monkeypatch.setattr(training_memory, "PRICE", 0.0)
     dataset = with_siblings(load_dataset(icons))
     shutil.copytree(tiny.path, tmp_path / "model")
     folder, finish = ModelFolder(tmp_path / "model"), Asked()
@@ -165,6 +173,31 @@ def test_all_train_drawings_and_what_is_made_of_them_are_kept(icons: Path, tiny:
     assert float(error[~inverted.flatten()].mean()) < 0.1
     # Of the wrong thing they would be as far off as they vary.
     assert float(error.mean()) < 0.3
+
+
+def test_what_is_sharp_of_the_foretold_is_kept_behind_what_was_drawn(
+    icons: Path, tiny: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_memory, "PRICE", 0.0)
+    dataset = with_siblings(load_dataset(icons))
+    shutil.copytree(tiny.path, tmp_path / "model")
+    folder = ModelFolder(tmp_path / "model")
+    drawn = remember(folder, dataset, None)
+    memory = remember(folder, dataset, None, ForetellingNetwork(patch_width(folder.spec.diffusion)).eval())
+    config = memory.config
+    count = config.drawings - config.foretold
+    assert count == drawn.config.drawings and config.foretold > 0
+    kept = list(zip(memory.things.tolist(), memory.hands.tolist(), strict=True))
+    assert len(set(kept)) == len(kept)
+    assert kept[:count] == list(zip(drawn.things.tolist(), drawn.hands.tolist(), strict=True))
+    assert [memory.is_foretold(number) for number in (count - 1, count)] == [False, True]
+    vae = frozen(build_vae(folder.spec.diffusion), folder, "vae", CPU.device)
+    pictures = decode_latents(vae, memory.latents(range(config.drawings))).permute(0, 3, 1, 2).float() / 255
+    edges = sharpness(pictures)
+    for number in range(count, config.drawings):
+        own = edges[:count][memory.hands[:count] == memory.hands[number]]
+        # Both have been through the quantizer here.
+        assert float(edges[number]) > 0.9 * SHARP * float(own.mean())
 
 
 def test_stored_drawings_are_what_the_memory_gives_back(icons: Path, tiny: ModelFolder, tmp_path: Path) -> None:
