@@ -122,8 +122,19 @@ def with_siblings(dataset: IconDataset) -> IconDataset:
     return IconDataset(images, changed)
 
 
-def test_only_train_records_are_read(icons: Path, tiny: ModelFolder, tmp_path: Path) -> None:
-    dataset = with_siblings(load_dataset(icons))
+@pytest.fixture
+def dataset(icons: Path) -> IconDataset:
+    return with_siblings(load_dataset(icons))
+
+
+@pytest.fixture
+def folder(tiny: ModelFolder, tmp_path: Path) -> ModelFolder:
+    """A copy of the tiny model, to give a memory to."""
+    shutil.copytree(tiny.path, tmp_path / "model")
+    return ModelFolder(tmp_path / "model")
+
+
+def test_only_train_records_are_read(dataset: IconDataset, tiny: ModelFolder, tmp_path: Path) -> None:
     images = np.array(dataset.images)
     for one in dataset.records:
         if one.split != "train":
@@ -142,13 +153,11 @@ def test_only_train_records_are_read(icons: Path, tiny: ModelFolder, tmp_path: P
 
 
 def test_all_train_drawings_and_what_is_made_of_them_are_kept(
-    icons: Path, tiny: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: IconDataset, folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Which drawings are kept is asked here, not how roughly: all levels are told.
     monkeypatch.setattr(training_memory, "PRICE", 0.0)
-    dataset = with_siblings(load_dataset(icons))
-    shutil.copytree(tiny.path, tmp_path / "model")
-    folder, finish = ModelFolder(tmp_path / "model"), Asked()
+    finish = Asked()
     memory = remember(folder, dataset, finish)
     train = dataset.by_split["train"]
     things = sorted(dataset.train_by_meaning)
@@ -176,12 +185,9 @@ def test_all_train_drawings_and_what_is_made_of_them_are_kept(
 
 
 def test_what_is_sharp_of_the_foretold_is_kept_behind_what_was_drawn(
-    icons: Path, tiny: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: IconDataset, folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training_memory, "PRICE", 0.0)
-    dataset = with_siblings(load_dataset(icons))
-    shutil.copytree(tiny.path, tmp_path / "model")
-    folder = ModelFolder(tmp_path / "model")
     drawn = remember(folder, dataset, None)
     memory = remember(folder, dataset, None, ForetellingNetwork(patch_width(folder.spec.diffusion)).eval())
     config = memory.config
@@ -200,10 +206,7 @@ def test_what_is_sharp_of_the_foretold_is_kept_behind_what_was_drawn(
         assert float(edges[number]) > 0.9 * SHARP * float(own.mean())
 
 
-def test_stored_drawings_are_what_the_memory_gives_back(icons: Path, tiny: ModelFolder, tmp_path: Path) -> None:
-    dataset = with_siblings(load_dataset(icons))
-    shutil.copytree(tiny.path, tmp_path / "model")
-    folder = ModelFolder(tmp_path / "model")
+def test_stored_drawings_are_what_the_memory_gives_back(dataset: IconDataset, folder: ModelFolder) -> None:
     memory = remember(folder, dataset, None)
     vae = frozen(build_vae(folder.spec.diffusion), folder, "vae", CPU.device)
     stored = StoredDrawings(ModelFolder(folder.path), sorted(dataset.train_by_meaning), vae, CPU.device)
@@ -215,12 +218,7 @@ def test_stored_drawings_are_what_the_memory_gives_back(icons: Path, tiny: Model
     assert bool((rgba[:, 3] == 1).all())
 
 
-def test_liked_pictures_are_known_by_their_lines_and_paper_is_not(
-    icons: Path, tiny: ModelFolder, tmp_path: Path
-) -> None:
-    dataset = with_siblings(load_dataset(icons))
-    shutil.copytree(tiny.path, tmp_path / "model")
-    folder = ModelFolder(tmp_path / "model")
+def test_liked_pictures_are_known_by_their_lines_and_paper_is_not(dataset: IconDataset, folder: ModelFolder) -> None:
     memory = remember(folder, dataset, None)
     vae = frozen(build_vae(folder.spec.diffusion), folder, "vae", CPU.device)
     stored = StoredDrawings(ModelFolder(folder.path), sorted(dataset.train_by_meaning), vae, CPU.device)
