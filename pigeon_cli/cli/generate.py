@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pigeon_cli.cli import options
 from pigeon_cli.cli.errors import reports_errors
+from pigeon_cli.cli.imports import without_collecting
 from pigeon_cli.cli.inputs import (
     check_alpha,
     check_emotion,
@@ -82,7 +83,9 @@ def _run(
     """Runs the pipeline; its import, the slow part of a cold start, is a stage of its own in the report."""
     read = time.perf_counter()
     from pigeon_cli.core.records import StageTiming
-    from pigeon_cli.pipeline.run import generate as run
+
+    with without_collecting():
+        from pigeon_cli.pipeline.run import generate as run
 
     own = StageTiming("inputs", read - started), StageTiming("imports", time.perf_counter() - read)
     with progress_display(quiet) as progress:

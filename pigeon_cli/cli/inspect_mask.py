@@ -11,6 +11,7 @@ import typer
 
 from pigeon_cli.cli import options
 from pigeon_cli.cli.errors import reports_errors
+from pigeon_cli.cli.imports import without_collecting
 from pigeon_cli.cli.inputs import (
     Inputs,
     check_alpha,
@@ -150,7 +151,8 @@ def table(report: MaskReport) -> list[str]:
 
 def _run(request: GenerateRequest, quiet: bool) -> InspectResult:
     """Runs the pipeline, whose import is the slow part of a cold start."""
-    from pigeon_cli.pipeline.run import inspect_masks
+    with without_collecting():
+        from pigeon_cli.pipeline.run import inspect_masks
 
     with progress_display(quiet) as progress:
         return inspect_masks(request, progress)
