@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
+from pigeon_cli.cli.imports import without_collecting
 from pigeon_cli.cli.talk import emit, print_note
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ HEADER: Final = ("step", "part or stage", "memory after", "at most", "rows")
 
 def print_plan(request: GenerateRequest, as_json: bool) -> None:
     """The plan on stdout, as a table or as JSON; why it is this one on stderr."""
-    from pigeon_cli.pipeline.run import plan
+    with without_collecting():
+        from pigeon_cli.pipeline.run import plan
     from pigeon_cli.weights.disk import readable
 
     found = plan(request)

@@ -131,8 +131,10 @@ def seen_thing(memory: Memory, picture: Image.Image, named: int | None) -> int |
     return int(agreement.argmax()) if clear or best >= SURE else None
 
 
-def likely_hand(hands: Tensor) -> int | None:
-    """The number of the hand that probabilities [hands] tell; ``None`` where none is likely."""
+def likely_hand(hands: Tensor | None) -> int | None:
+    """The number of the hand that probabilities [hands] tell; ``None`` where none is likely or nothing is known."""
+    if hands is None:
+        return None
     certainty, hand = hands.max(-1)
     return int(hand) if float(certainty) >= LIKELY else None
 
@@ -157,7 +159,7 @@ def nearest_drawing(memory: Memory, thing: int, hands: Tensor | None, least: flo
 def foretold_drawing(memory: Memory, thing: int, hands: Tensor | None) -> int | None:
     """The number of what was foretold of ``thing`` as the hand that ``hands`` tells, probabilities [hands], would draw
     it; ``None`` where the hand is not likely or nothing was."""
-    hand = None if hands is None else likely_hand(hands)
+    hand = likely_hand(hands)
     drawing = None if hand is None else memory.drawing_by(hand, thing)
     return drawing if drawing is not None and memory.is_foretold(drawing) else None
 
@@ -165,7 +167,7 @@ def foretold_drawing(memory: Memory, thing: int, hands: Tensor | None) -> int | 
 def drawing_alike(memory: Memory, thing: int, hands: Tensor | None) -> int | None:
     """The number of the drawing by the hand that ``hands`` tells, probabilities [hands], that stands in for its drawing
     of ``thing``; ``None`` where the hand is not likely or the drawing not like enough."""
-    hand = None if hands is None else likely_hand(hands)
+    hand = likely_hand(hands)
     if hand is None:
         return None
     drawing, likeness = memory.substitute(thing, hand)

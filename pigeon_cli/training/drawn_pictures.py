@@ -33,4 +33,9 @@ def draw_pictures(
         at_once=len(streams),
         beside=beside,
     )
+    return decode_pictures(vae, latents)
+
+
+def decode_pictures(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Float pictures [B, 3, H, W] in 0..1 of scaled latents [B, c, h, w], in one batch, on their device."""
     return decode_latents(vae, latents).permute(0, 3, 1, 2).float().to(latents.device) / 255

@@ -50,10 +50,13 @@ class DrawnTable:
     """int64 [things, hands, LISTED]: the hand's drawings that its drawing of the thing should be like, the likeliest
     first, whatever it has of the thing itself or of a twin of that."""
 
+    def others(self, things: Tensor, hands: Tensor) -> Tensor:
+        """Numbers int64 [B, hands] of the drawings of ``things`` by all but ``hands``, int64 [B] both."""
+        return self.rows[things].scatter(1, hands.unsqueeze(1), -1)
+
     def shown(self, things: Tensor, hands: Tensor) -> Tensor:
         """Numbers int64 [B, SHOWN] of what is shown of ``things`` to foretell them by ``hands``, int64 [B] both."""
-        others = self.rows[things].scatter(1, hands.unsqueeze(1), -1)
-        return torch.cat([others, self.examples[things, hands, :EXAMPLES]], dim=1)
+        return torch.cat([self.others(things, hands), self.examples[things, hands, :EXAMPLES]], dim=1)
 
 
 def drawn_table(records: Sequence[IconRecord], drawn: DrawnThings, kin: Tensor) -> DrawnTable:
@@ -160,8 +163,8 @@ def sharpness(pictures: Tensor) -> Tensor:
 def sharp_enough(foretold: Tensor, hands: Tensor, drawn: Tensor, drawn_hands: Tensor) -> Tensor:
     """Which of what was foretold is kept, bool [N]; ``foretold`` [N] and ``drawn`` [records] are sharpnesses, and the
     others the numbers of the hands."""
-    usual = torch.stack([drawn[drawn_hands == hand].mean() for hand in hands.tolist()]) if len(hands) else drawn[:0]
-    return foretold >= SHARP * usual
+    usual = torch.stack([drawn[drawn_hands == hand].mean() for hand in range(len(HANDS))])
+    return foretold >= SHARP * usual[hands]
 
 
 def patch_width(config: DiffusionConfig) -> int:

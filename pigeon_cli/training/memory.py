@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from pigeon_cli.core.configs import MemoryConfig, TasteConfig
 from pigeon_cli.core.randomness import stream_seed
-from pigeon_cli.models.diffusion import build_vae, decode_latents, encode_latents
+from pigeon_cli.models.diffusion import build_vae, encode_latents
 from pigeon_cli.models.memory import Memory, pack_indices, to_patches
 from pigeon_cli.models.taste import TasteReader
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
@@ -28,6 +28,7 @@ from pigeon_cli.training.data.alike import outlines_of
 from pigeon_cli.training.data.dataset import IconRecord, grouped
 from pigeon_cli.training.data.looks import PLAIN, apply_look, draw_look
 from pigeon_cli.training.data.sets import HANDS, ICON_SETS
+from pigeon_cli.training.drawn_pictures import decode_pictures
 from pigeon_cli.training.finishes import worth_making
 from pigeon_cli.training.foretelling import Foreteller, ForetellingNetwork, drawn_table, sharp_enough, sharpness
 from pigeon_cli.training.frozen_reader import frozen, tastes_of
@@ -173,15 +174,14 @@ def quantized(latents: Tensor, true: Sequence[bool], metric: Tensor, levels: int
 def _foretold(foretell: Foreteller, vae: Any, latents: Tensor, hands: Tensor, lacking: Tensor) -> tuple[Tensor, Tensor]:
     """Latents [N, c, h, w] of what is sharp of the drawings at ``lacking`` places, int64 [places, 2], and those places,
     from ``latents`` [records, c, h, w] of the train drawings by ``hands`` [records]."""
-    foretold = foretell(latents.to(vae.device), lacking).cpu()
-    sharp = [torch.cat([_sharpness(vae, part) for part in each.split(PICTURES)]) for each in (foretold, latents)]
+    latents = latents.to(vae.device)
+    foretold = foretell(latents, lacking)
+    sharp = [
+        torch.cat([sharpness(decode_pictures(vae, part)) for part in each.split(PICTURES)]).cpu()
+        for each in (foretold, latents)
+    ]
     kept = sharp_enough(sharp[0], lacking[:, 1], sharp[1], hands)
-    return foretold[kept], lacking[kept]
-
-
-def _sharpness(vae: Any, latents: Tensor) -> Tensor:
-    pixels = decode_latents(vae, latents.to(vae.device)).permute(0, 3, 1, 2).float() / 255
-    return sharpness(pixels)
+    return foretold.cpu()[kept], lacking[kept]
 
 
 def kinship(records: Sequence[IconRecord], lines: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 
 import pytest
 
@@ -10,7 +11,9 @@ from pigeon_cli.cli.imports import without_collecting
 
 
 @pytest.fixture(autouse=True)
-def thaw() -> None:
+def thaw() -> Iterator[None]:
+    gc.unfreeze()
+    yield
     gc.unfreeze()
 
 
@@ -19,14 +22,12 @@ def test_nothing_is_collected_while_importing_and_what_is_there_stays() -> None:
         assert not gc.isenabled()
         kept = [[number] for number in range(1000)]
     assert gc.isenabled() and gc.get_freeze_count() >= len(kept)
-    gc.unfreeze()
 
 
 def test_an_error_leaves_collecting_on() -> None:
     with pytest.raises(ImportError), without_collecting():
         raise ImportError
     assert gc.isenabled()
-    gc.unfreeze()
 
 
 def test_who_does_not_collect_goes_on_so() -> None:
@@ -37,4 +38,3 @@ def test_who_does_not_collect_goes_on_so() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
-        gc.unfreeze()

@@ -18,6 +18,7 @@ from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.data.dataset import IconDataset, IconRecord, load_dataset
 from pigeon_cli.training.data.looks import PLAIN, apply_look
 from pigeon_cli.training.data.sets import HANDS
+from pigeon_cli.training.drawn_pictures import decode_pictures
 from pigeon_cli.training.finishes import worth_making
 from pigeon_cli.training.foretelling import SHARP, ForetellingNetwork, patch_width, sharpness
 from pigeon_cli.training.frozen_reader import frozen, frozen_taste_reader
@@ -198,8 +199,7 @@ def test_what_is_sharp_of_the_foretold_is_kept_behind_what_was_drawn(
     assert kept[:count] == list(zip(drawn.things.tolist(), drawn.hands.tolist(), strict=True))
     assert [memory.is_foretold(number) for number in (count - 1, count)] == [False, True]
     vae = frozen(build_vae(folder.spec.diffusion), folder, "vae", CPU.device)
-    pictures = decode_latents(vae, memory.latents(range(config.drawings))).permute(0, 3, 1, 2).float() / 255
-    edges = sharpness(pictures)
+    edges = sharpness(decode_pictures(vae, memory.latents(range(config.drawings))))
     for number in range(count, config.drawings):
         own = edges[:count][memory.hands[:count] == memory.hands[number]]
         # Both have been through the quantizer here.

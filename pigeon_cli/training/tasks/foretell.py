@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from pigeon_cli.core.errors import InputError
-from pigeon_cli.models.diffusion import build_vae, encode_latents, restore_latents
+from pigeon_cli.models.diffusion import build_vae, encode_latents
 from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.data.alike import outlines_of
 from pigeon_cli.training.data.dataset import IconRecord
 from pigeon_cli.training.data.looks import PLAIN, apply_look
 from pigeon_cli.training.data.sets import HANDS, ICON_SETS
+from pigeon_cli.training.drawn_pictures import decode_pictures
 from pigeon_cli.training.figures import save_tensor_sheet
 from pigeon_cli.training.foretelling import (
     EXAMPLES,
@@ -98,15 +99,14 @@ class ForetellTask(TrainingTask):
         # The variants lie one behind another.
         first = variants.unsqueeze(1) * len(self.places)
         every = self.patches.flatten(0, 1)
-        shown, there = look_up(every, torch.where(numbers >= 0, numbers + first, numbers).to(self.device))
+        shown, there = look_up(every, torch.where(numbers >= 0, numbers + first, numbers))
         foretold = self.network(shown, there, hands.to(self.device))
         return {"loss": self._error(foretold, every[(chosen + first[:, 0]).to(self.device)])}
 
     def _others(self, things: Tensor, hands: Tensor) -> Tensor:
         """Others' drawings, int64 [B, hands], some of them hidden: of what a hand never drew often less is known."""
-        others = self.table.rows[things].scatter(1, hands.unsqueeze(1), -1)
-        siblings = SIBLINGS[hands]
-        hidden = siblings & (torch.rand(len(things), 1) < SIBLINGS_HIDDEN)
+        others = self.table.others(things, hands)
+        hidden = SIBLINGS[hands] & (torch.rand(len(things), 1) < SIBLINGS_HIDDEN)
         hidden |= (torch.rand(len(things), 1) < SOME_HIDDEN) & (torch.rand(others.shape) < HIDDEN)
         return others.masked_fill(hidden, -1)
 
@@ -148,14 +148,10 @@ class ForetellTask(TrainingTask):
         shown, there = look_up(patched(self.plain), self.table.shown(*self.valid_places.T))
         mean = shown.sum(1) / there.sum(1).clamp_min(1)[:, None, None, None]
         rows = (functional.pixel_shuffle(mean, SIDE), foretold, self.valid_latents)
-        columns = [self._pictures(part[some]) for part in rows]
+        columns = [decode_pictures(self.vae, part[some].float()) for part in rows]
         save_tensor_sheet(folder / f"sheet-{step + 1:06d}.png", columns, ["mean of what is shown", "foretold", "drawn"])
         figures = {"valid_loss": patched(foretold), "valid_loss_of_the_mean": mean}
         return {name: float(self._error(part, wanted)) for name, part in figures.items()}
-
-    def _pictures(self, latents: Tensor) -> Tensor:
-        decoded: Tensor = self.vae.decode(restore_latents(self.vae, latents.float())).sample
-        return decoded.float() / 2 + 0.5
 
     def export(self) -> None:
         """Nothing: no weights of the model are trained here."""
