@@ -112,6 +112,7 @@ def _tiny_diffusion() -> DiffusionConfig:
         history_pictures=3,
         history_widths=(8, 16, 16),
         history_plain=True,
+        taste_guidance=1.5,
     )
 
 

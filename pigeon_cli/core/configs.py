@@ -208,6 +208,13 @@ class DiffusionConfig:
     """Of the encoder's feature maps."""
     history_plain: bool = False
     """Whether each liked picture is seen beside the plain drawing that the memory finds for it."""
+    taste_guidance: float = 1.0
+    """How many times as strongly as by codes and reference a UNet is guided by what it is told of the history: shown
+    another hand's drawing, it takes much of that hand's finish along. 1: all of it as one condition (released
+    weights)."""
+    guided_from: int = 0
+    """Least timestep of the scheduler's that is guided: on what noise there is below it nothing is left to decide but
+    lines, which guidance makes harder than they are. 0: all are (released weights)."""
 
 
 @dataclass(frozen=True)

@@ -185,11 +185,12 @@ def _mask_numbers(spec: ModelSpec, tokens: int) -> int:
 
 
 def _pixel_numbers(spec: ModelSpec, size: tuple[int, int] | None) -> int:
-    """For one image: the UNet with and without condition, and then the VAE."""
+    """For one image: the UNet with and without condition, and once more without taste; and then the VAE."""
     unet, vae = spec.diffusion.unet, spec.diffusion.vae
     height, width = size or (spec.diffusion.image_size, spec.diffusion.image_size)
     latents = height * width // 4 ** (len(vae["block_out_channels"]) - 1)
-    painted = 2 * _UNET_MAPS * int(unet["block_out_channels"][0]) * latents
+    parts = 2 if spec.diffusion.taste_guidance == 1.0 else 3
+    painted = parts * _UNET_MAPS * int(unet["block_out_channels"][0]) * latents
     return max(painted, _vae_numbers(spec, height, width))
 
 

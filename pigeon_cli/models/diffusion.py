@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import isqrt
 from typing import Any, Final, cast
 
@@ -34,6 +35,14 @@ class Beside:
         """Some rows of a batch."""
         parts = (self.reference, self.taste, self.history)
         return Beside(*(None if part is None else part[start:end] for part in parts))
+
+    def tells_taste(self) -> bool:
+        """Whether anything of the history is told."""
+        return self.taste is not None or self.history is not None
+
+    def without_taste(self) -> Beside:
+        """The reference alone."""
+        return Beside(self.reference)
 
 
 NOTHING: Final = Beside()
@@ -187,6 +196,8 @@ def denoise(
     size: tuple[int, int],
     grid: Tensor | None = None,
     beside: Beside = NOTHING,
+    taste_guidance: float = 1.0,
+    guided_from: int = 0,
 ) -> Tensor:
     """DDIM from noise ``latents`` [B, c, h, w] to clean latents of the same shape.
 
@@ -194,28 +205,68 @@ def denoise(
     one batch of 2 B with ``u + guidance (c - u)``; ``guidance`` 1 runs the condition alone. ``size`` is (height, width)
     in pixels. ``grid`` replaces ``context`` as what a :class:`GridUNet` reads as a picture; ``beside`` is what else it
     is told.
+
+    Where ``beside`` tells of a history and ``taste_guidance`` is not 1, a third of the batch, m, is told all but that:
+    ``u + guidance (m - u) + guidance taste_guidance (c - m)``. Timesteps below ``guided_from`` run the condition alone.
     """
     # A schedule carries state; a copy leaves the caller's untouched.
     schedule = DDIMScheduler.from_config(_settings(scheduler))
     schedule.set_timesteps(steps, device=latents.device)
-    guided = guidance != 1.0
-    picture = None
-    if isinstance(unet, GridUNet):
-        picture = unet.project(context if grid is None else grid, beside)
-        context, pooled = unet.attend(context, pooled, beside)
-    if guided:
-        context, pooled = _with_zeros(context), _with_zeros(pooled)
-        picture = None if picture is None else _with_zeros(picture)
-    added = {"text_embeds": pooled, "time_ids": size_ids(*size, context.shape[0]).to(context)}
+    told = [_condition(unet, context, pooled, grid, beside)]
+    if guidance != 1.0:
+        if taste_guidance != 1.0 and beside.tells_taste():
+            told.insert(0, _condition(unet, context, pooled, grid, beside.without_taste()))
+        told.insert(0, told[-1].zeros())
+    whole, alone = _Condition.joined(told), told[-1]
     latents = latents * schedule.init_noise_sigma
     for timestep in schedule.timesteps:
-        batch = torch.cat([latents, latents]) if guided else latents
-        output = predict(unet, batch.to(context.dtype), timestep, context, added, picture).to(latents.dtype)
-        if guided:
-            free, conditional = output.chunk(2)
-            output = free + guidance * (conditional - free)
+        condition, parts = (whole, len(told)) if timestep >= guided_from else (alone, 1)
+        added = {"text_embeds": condition.pooled, "time_ids": size_ids(*size, len(condition.context)).to(context)}
+        batch = latents.repeat(parts, 1, 1, 1).to(context.dtype)
+        output = predict(unet, batch, timestep, condition.context, added, condition.picture).to(latents.dtype)
+        output = _guided(output.chunk(parts), guidance, taste_guidance)
         latents = schedule.step(output, timestep, latents, return_dict=False)[0]
     return latents
+
+
+@dataclass(frozen=True)
+class _Condition:
+    """What one call of a UNet is told: context [B, Q, C], pooled [B, P], and what a :class:`GridUNet` reads as a
+    picture."""
+
+    context: Tensor
+    pooled: Tensor
+    picture: Tensor | None
+
+    def zeros(self) -> _Condition:
+        """Nothing, in the same shapes."""
+        picture = None if self.picture is None else torch.zeros_like(self.picture)
+        return _Condition(torch.zeros_like(self.context), torch.zeros_like(self.pooled), picture)
+
+    @staticmethod
+    def joined(parts: Sequence[_Condition]) -> _Condition:
+        """Some of them as one batch."""
+        pictures = [part.picture for part in parts if part.picture is not None]
+        return _Condition(
+            torch.cat([part.context for part in parts]),
+            torch.cat([part.pooled for part in parts]),
+            torch.cat(pictures) if pictures else None,
+        )
+
+
+def _condition(unet: UNet, context: Tensor, pooled: Tensor, grid: Tensor | None, beside: Beside) -> _Condition:
+    if not isinstance(unet, GridUNet):
+        return _Condition(context, pooled, None)
+    picture = unet.project(context if grid is None else grid, beside)
+    return _Condition(*unet.attend(context, pooled, beside), picture)
+
+
+def _guided(outputs: Sequence[Tensor], guidance: float, taste_guidance: float) -> Tensor:
+    """One prediction of those of nothing, of all but the taste, and of all; of nothing and of all; or of all alone."""
+    guided = outputs[0]
+    for number, (less, more) in enumerate(pairwise(outputs)):
+        guided = guided + guidance * (taste_guidance if number else 1.0) * (more - less)
+    return guided
 
 
 @torch.no_grad()
@@ -277,11 +328,6 @@ def to_pixels(images: Tensor) -> Tensor:
 def _settings(module: Any) -> Any:
     """Configuration of a diffusers object, which its class provides without a declared type."""
     return module.config
-
-
-def _with_zeros(values: Tensor) -> Tensor:
-    """Zeros for the unconditional half, then ``values``."""
-    return torch.cat([torch.zeros_like(values), values])
 
 
 def _channels(values: Sequence[float], like: Tensor) -> Tensor:

@@ -112,6 +112,8 @@ def draw_latents(
             guidance=guidance,
             size=(height, width),
             beside=beside.rows(start, start + at_once),
+            taste_guidance=config.taste_guidance,
+            guided_from=config.guided_from,
         )
         for start in range(0, len(noise), at_once)
     ]
