@@ -41,8 +41,8 @@ class Beside:
         return self.taste is not None or self.history is not None
 
     def without_taste(self) -> Beside:
-        """The reference alone."""
-        return Beside(self.reference)
+        """The reference alone, and of as many pictures nothing."""
+        return Beside(self.reference, history=None if self.history is None else torch.zeros_like(self.history))
 
 
 NOTHING: Final = Beside()

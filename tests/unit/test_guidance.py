@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -66,6 +68,12 @@ def test_three_rows_with_nothing_to_weigh_draw_what_two_draw(unet: Listening) ->
     nearly = drawn(unet, told(), taste=1.0 + 1e-7)
     assert torch.allclose(plain, nearly, atol=1e-4)
     assert not torch.allclose(plain, drawn(unet, told(), taste=2.0), atol=1e-2)
+
+
+def test_a_history_may_be_longer_than_the_unet_was_made_for(unet: Listening) -> None:
+    longer = torch.randn(1, SPEC.diffusion.history_pictures + 2, 9, 8, 8)
+    drawn(unet, replace(told(), history=longer), taste=2.0)
+    assert [rows for _, rows in unet.asked] == [3] * STEPS
 
 
 def test_without_a_taste_there_is_nothing_to_guide_by(unet: Listening) -> None:
