@@ -185,7 +185,7 @@ def _mask_numbers(spec: ModelSpec, tokens: int) -> int:
 
 
 def _pixel_numbers(spec: ModelSpec, size: tuple[int, int] | None) -> int:
-    """For one image: the UNet with and without condition, and once more without taste; and then the VAE."""
+    """For one image: the UNet with and without condition, and without taste where that is guided; then the VAE."""
     unet, vae = spec.diffusion.unet, spec.diffusion.vae
     height, width = size or (spec.diffusion.image_size, spec.diffusion.image_size)
     latents = height * width // 4 ** (len(vae["block_out_channels"]) - 1)

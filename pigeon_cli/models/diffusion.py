@@ -218,10 +218,11 @@ def denoise(
             told.insert(0, _condition(unet, context, pooled, grid, beside.without_taste()))
         told.insert(0, told[-1].zeros())
     whole, alone = _Condition.joined(told), told[-1]
+    sizes = size_ids(*size, len(whole.context)).to(context)
     latents = latents * schedule.init_noise_sigma
     for timestep in schedule.timesteps:
         condition, parts = (whole, len(told)) if timestep >= guided_from else (alone, 1)
-        added = {"text_embeds": condition.pooled, "time_ids": size_ids(*size, len(condition.context)).to(context)}
+        added = {"text_embeds": condition.pooled, "time_ids": sizes[: len(condition.context)]}
         batch = latents.repeat(parts, 1, 1, 1).to(context.dtype)
         output = predict(unet, batch, timestep, condition.context, added, condition.picture).to(latents.dtype)
         output = _guided(output.chunk(parts), guidance, taste_guidance)
