@@ -21,6 +21,8 @@ DIFFERENT: Final = 30
 """From which difference in a channel, of 255, a pixel is not paper any more."""
 INSIDE: Final = 0.94
 """What keeps the corners of a drawing on its sheet when it is turned."""
+MOST_SQUARED: Final = 1024
+"""Pixels of the side of what is squared: a strip may be very long."""
 SMALLEST_CHANGE: Final = 0.04
 """Less than that is not worth a second resampling."""
 
@@ -46,7 +48,7 @@ def framed_like(
     history = [image.resize((SIDE, SIDE), Image.Resampling.BICUBIC) for image in history]
     degrees = degrees or turned_by(history)
     if degrees:
-        reference = turned(_on_paper(reference, INSIDE), degrees)
+        reference = turned(_on_paper(_squared(reference), INSIDE), degrees)
     usual, own = median(map(filled_share, history)), filled_share(reference)
     scale = 1.0 if own == 0 or usual == 0 else min(1.0, usual / own)
     if scale > 1 - SMALLEST_CHANGE:
@@ -54,6 +56,16 @@ def framed_like(
     else:
         reference = _on_paper(reference, scale)
     return reference, Framing(scale * (INSIDE if degrees else 1.0), degrees)
+
+
+def _squared(image: Image.Image) -> Image.Image:
+    """The image as a square: the history's are squared before their turn is found, and no other shape keeps its corners
+    when it is turned."""
+    width, height = image.size
+    if width == height:
+        return image
+    side = min(max(width, height), MOST_SQUARED)
+    return image.resize((side, side), Image.Resampling.LANCZOS)
 
 
 def _on_paper(image: Image.Image, scale: float) -> Image.Image:

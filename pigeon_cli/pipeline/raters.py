@@ -101,8 +101,9 @@ class FreeRater:
     """Nothing trained: codes are compared in the decoder's space, pixels by CLIP and the paper's rule (DESIGN.md,
     "Selection")."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, parts: Parts, title: str = "") -> None:
+        """``title`` stands for the words where there are none, as in posters."""
+        self._parts, self._title = parts, title
 
     @property
     def sees_pixels(self) -> bool:
@@ -121,10 +122,11 @@ class FreeRater:
         return [(total, ScoreParts(history=first, reference=second)) for total, first, second in rows]
 
     def score(self, inputs: Inputs, images: Sequence[Image.Image]) -> list[Rating]:
-        """Half the cosine with the words, half the mean with the history; without words the history alone."""
+        """Half the cosine with the words or title, half the mean with the history; without either the history alone."""
         drawn, history = self._seen(images), self._seen(inputs.pictures)
         liked = (drawn @ history.T).mean(1)
-        asked = drawn @ self._read(inputs.words) if inputs.words.strip() else None
+        words = inputs.words if inputs.words.strip() else self._title
+        asked = drawn @ self._read(words) if words else None
         totals = liked if asked is None else HISTORY_SHARE * liked + (1 - HISTORY_SHARE) * asked
         likeness = drawn @ self._seen([inputs.picture])[0] if inputs.picture is not None else None
         columns = [None if part is None else part.tolist() for part in (liked, likeness, asked)]

@@ -256,12 +256,17 @@ def _pick(scores: Tensor, settings: SamplingConfig, generators: Sequence[torch.G
     """Column of each row's next token, int64 [R]."""
     if generators is None:
         return scores.argmax(dim=1)
-    probabilities = torch.softmax(_warp(scores, settings).double(), dim=1)
+    probabilities = torch.softmax(_doubles(_warp(scores, settings)), dim=1)
     ordered, places = probabilities.sort(dim=1, descending=True, stable=True)
     uniform = torch.stack([torch.rand((), generator=generator, dtype=torch.float64) for generator in generators])
-    below = ordered.cumsum(1) <= uniform.to(scores.device).unsqueeze(1)
+    below = ordered.cumsum(1) <= uniform.to(ordered.device).unsqueeze(1)
     last = (ordered > 0).sum(1) - 1
-    return places.gather(1, torch.minimum(below.sum(1), last).unsqueeze(1))[:, 0]
+    return places.gather(1, torch.minimum(below.sum(1), last).unsqueeze(1))[:, 0].to(scores.device)
+
+
+def _doubles(scores: Tensor) -> Tensor:
+    """Float64, on the CPU where the device has none."""
+    return (scores.cpu() if scores.device.type == "mps" else scores).double()
 
 
 def _warp(scores: Tensor, settings: SamplingConfig, least: int = 1) -> Tensor:
@@ -338,8 +343,8 @@ def _branch(run: _Run, sums: Tensor, generators: Sequence[torch.Generator] | Non
         uniform = torch.stack(
             [torch.rand(flat.shape[1], generator=generator, dtype=torch.float64) for generator in generators]
         )
-        gumbel = -torch.log(-torch.log(uniform.clamp_min(1e-300))).to(flat.device)
-        drawn = (weights.double() + gumbel).topk(2 * beams, dim=1).indices
+        exact, gumbel = _doubles(weights), -torch.log(-torch.log(uniform.clamp_min(1e-300)))
+        drawn = (exact + gumbel.to(exact.device)).topk(2 * beams, dim=1).indices.to(flat.device)
         values, order = flat.gather(1, drawn).sort(dim=1, descending=True, stable=True)
         places = drawn.gather(1, order)
     return values, places // columns, run.allowed[places % columns]

@@ -57,6 +57,9 @@ R = TypeVar("R")
 UNTRAINED_MASK = (
     "--mask learned: the published mask generator was never trained; similarity is what this model is made for"
 )
+NOTHING_HIDDEN = (
+    "--mask off hides nothing: --ref-mask and --history-mask decide nothing, and all dial positions are alike"
+)
 NO_CLIP = (
     "ranked before drawing, without a look at the pixels; for the paper's rule type: pigeon download clip-vit-h-14"
 )
@@ -207,7 +210,10 @@ class Session:
             reference = self._slots(masks, settings, asked.by_own_hand)
         codes = self._imagine(inputs, asked.titles, masks, reference, settings, stages)
         candidates = self._record(inputs, masks, codes, settings)
-        rater: Rater = FreeRater(self.parts) if self.spec.scorer is None else LearnedRater(self.parts, self.text)
+        if self.spec.scorer is None:
+            rater: Rater = FreeRater(self.parts, settings.title)
+        else:
+            rater = LearnedRater(self.parts, self.text)
         with stages("prescore", len(candidates)):
             rated = rater.prescore(inputs, [candidate.codes for candidate in candidates])
         candidates = [
@@ -379,6 +385,8 @@ class Session:
     def _warnings(self, words: str, settings: Settings, pixels_seen: bool) -> tuple[str, ...]:
         known = known_words(self.model.path)
         told = list(word_warnings(settings.wording, self.text, known, words, settings.emotion, settings.title))
+        if settings.mask == "off":
+            told.append(NOTHING_HIDDEN)
         if self.model.mapped and settings.mask == "learned":
             told.append(UNTRAINED_MASK)
         return tuple(told if pixels_seen else [*told, NO_CLIP])

@@ -26,9 +26,11 @@ def align_preferences(pairs: Path, options: AlignOptions, say: Callable[[str], N
     device = own_device(choose_device(options.device))
     assert options.out is not None
     say(f"preferences: {device.reason}, {torch.get_num_threads()} threads")
-    if options.alignment is not None and options.alignment.resolve() == options.out.resolve():
+    model = find_folder(options.model)
+    # Without an alignment it begins from the one in the model's folder.
+    if (options.alignment or model.path).resolve() == options.out.resolve():
         raise UsageError("--out would overwrite the alignment that it begins from", "choose another folder with --out")
-    folder = with_alignment(find_folder(options.model), options.alignment)
+    folder = with_alignment(model, options.alignment)
     read = read_pairs(pairs, folder.spec)
     held_out, train = split_pairs(read)
     say(f"preferences: {len(train)} pairs, {len(held_out)} held out")

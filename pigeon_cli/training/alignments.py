@@ -67,7 +67,7 @@ def loop_settings(
         run_folder=run_folder,
         steps=options.steps or steps,
         batch=batch,
-        learning_rate=options.learning_rate or defaults.learning_rate,
+        learning_rate=defaults.learning_rate if options.learning_rate is None else options.learning_rate,
         seed=options.seed,
         warmup=defaults.warmup,
         evaluate_every=options.evaluate_every,

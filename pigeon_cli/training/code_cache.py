@@ -6,8 +6,9 @@ import json
 import os
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -18,11 +19,15 @@ from pigeon_cli.core.errors import InputError
 from pigeon_cli.core.randomness import stream_seed
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer, pack
 from pigeon_cli.training.batches import IconBatches, normalise
-from pigeon_cli.training.data.dataset import IconRecord
+from pigeon_cli.training.data.dataset import INDEX_FILE, IconRecord
 from pigeon_cli.training.data.looks import PLAIN, Look, apply_look, draw_look, geometry_of
 from pigeon_cli.training.data.sets import ICON_SETS
+from pigeon_cli.weights.checkpoint import sha256_of
+from pigeon_cli.weights.store import ModelFolder
 
 BATCH = 256
+ORIGIN: Final = "origin.json"
+"""Written last: where it lies, the cache is whole."""
 
 
 @dataclass(frozen=True)
@@ -90,16 +95,30 @@ class _Encoder:
         return EncodedLook(name, look, tuple(record.id for record in records), codes, shapes)
 
 
+@dataclass(frozen=True)
+class CodeOrigin:
+    """What codes are of: SHA-256 of the tokenizer's weights and of the dataset's index, whose rows they name."""
+
+    tokenizer: str
+    index: str
+
+    @classmethod
+    def of(cls, folder: ModelFolder, data: Path) -> CodeOrigin:
+        """That of a model's tokenizer and a dataset's folder."""
+        return cls(sha256_of(folder.part("tokenizer")), sha256_of(data / INDEX_FILE))
+
+
 def build_code_cache(
     tokenizer: VisualTokenizer,
     batches: IconBatches,
     out: Path,
+    origin: CodeOrigin,
     looks_per_set: int,
     cells_per_look: int,
     seed: int,
     say: Callable[[str], None],
 ) -> int:
-    """Write ``looks.jsonl`` and ``codes.npy`` for train cells; returns the number of pictures.
+    """Write ``looks.jsonl``, ``codes.npy`` and ``origin.json`` for train cells; returns the number of pictures.
 
     The first look of every set is the plain one and holds all its train cells: references are never transformed.
     """
@@ -111,12 +130,14 @@ def build_code_cache(
             count = min(cells_per_look, len(records)) if number else len(records)
             encoded.append(encoder.look(name, look, rng.sample(list(records), count)))
         say(f"encode: {name}, {looks_per_set + 1} looks")
-    _write(out, encoded)
+    _write(out, encoded, origin)
     return sum(len(one.records) for one in encoded)
 
 
-def _write(out: Path, encoded: list[EncodedLook]) -> None:
+def _write(out: Path, encoded: list[EncodedLook], origin: CodeOrigin) -> None:
     out.mkdir(parents=True, exist_ok=True)
+    # While the files are of two runs, none of them counts.
+    (out / ORIGIN).unlink(missing_ok=True)
     lines = [json.dumps({"set": one.set, "look": one.look.to_json(), "records": one.records}) for one in encoded]
     temporary = out / "codes.part.npy"
     rows = [np.stack([one.codes, one.shapes]) for one in encoded]
@@ -124,15 +145,20 @@ def _write(out: Path, encoded: list[EncodedLook]) -> None:
     os.replace(temporary, out / "codes.npy")
     (out / "looks.part").write_text("\n".join(lines) + "\n", encoding="utf-8")
     os.replace(out / "looks.part", out / "looks.jsonl")
+    (out / "origin.part").write_text(json.dumps(asdict(origin)) + "\n", encoding="utf-8")
+    os.replace(out / "origin.part", out / ORIGIN)
 
 
-def load_code_cache(folder: Path) -> list[EncodedLook]:
-    """What :func:`build_code_cache` wrote; :class:`InputError` when it is not there or incomplete."""
+def load_code_cache(folder: Path, origin: CodeOrigin) -> list[EncodedLook]:
+    """What :func:`build_code_cache` wrote; :class:`InputError` when it is not whole, or of another origin."""
     try:
+        found = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
         codes = np.load(folder / "codes.npy", allow_pickle=False)
         lines = [json.loads(line) for line in (folder / "looks.jsonl").read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError) as error:
         raise InputError(f"no usable code cache in {folder}: {error}", "run: pigeon train encode") from error
+    if found != asdict(origin):
+        raise InputError(f"the codes in {folder} are of another tokenizer or dataset", "run: pigeon train encode")
     result, start = [], 0
     for line in lines:
         records = tuple(line["records"])

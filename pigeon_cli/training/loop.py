@@ -202,11 +202,22 @@ class _Run:
         state = torch.load(self.checkpoint, map_location=self.device.device, weights_only=True)
         for name, module in self.task.modules.items():
             module.load_state_dict(state["modules"][name])
+        asked = self._rates()
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
+        if self._rates() != asked:
+            raise InputError(
+                f"the run in {self.settings.run_folder} was begun at another learning rate than "
+                f"{self.settings.learning_rate:g}",
+                "resume it with the --learning-rate that it was begun with, or begin anew in another run folder",
+            )
         self.best = Best(**state.get("best", {}))
         self.say(f"{self.task.name}: resumed at step {state['step']}")
         return int(state["step"])
+
+    def _rates(self) -> list[float]:
+        """Full learning rates of all parameter groups."""
+        return [group["base_lr"] for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def _step(self, step: int) -> dict[str, Tensor]:
         share = learning_rate_share(step, self.settings.steps, self.settings.warmup)
@@ -242,10 +253,7 @@ class _Run:
     def _log(self, step: int, losses: Mapping[str, Tensor], seconds: float) -> None:
         values = self.processes.average({name: float(value) for name, value in losses.items()})
         if not math.isfinite(values["loss"]):
-            raise InputError(
-                f"{self.task.name}: the loss is {values['loss']} at step {step + 1}",
-                "lower --learning-rate and --resume",
-            )
+            raise self._diverged(f"the loss is {values['loss']} at step {step + 1}")
         self.figures.update(values)
         if not self.processes.is_main:
             return
@@ -284,7 +292,13 @@ class _Run:
         with (self.settings.run_folder / "metrics.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(record) + "\n")
 
+    def _diverged(self, what: str) -> InputError:
+        return InputError(f"{self.task.name}: {what}", "begin anew in another run folder, with a lower --learning-rate")
+
     def _save(self, step: int) -> None:
+        # The loss of a step is of the weights before it, and between two logged ones nobody looks.
+        if not all(bool(parameter.isfinite().all()) for parameter in self.parameters):
+            raise self._diverged(f"weights are no numbers any more after step {step}, and are not saved")
         state = {
             "step": step,
             "modules": {name: module.state_dict() for name, module in self.task.modules.items()},

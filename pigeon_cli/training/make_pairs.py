@@ -16,6 +16,7 @@ from pigeon_cli.engine.devices import choose_device
 from pigeon_cli.engine.residency import TOKENIZER, Parts
 from pigeon_cli.training.candidates import CandidateSettings, CandidateSource
 from pigeon_cli.training.pairs import NEAR_TIES, PreferencePair, begin_pairs, choose_pair
+from pigeon_cli.training.processes import Processes
 from pigeon_cli.training.request_source import open_requests
 from pigeon_cli.training.stages import text_processor
 from pigeon_cli.training.taste_requests import RequestSource
@@ -54,12 +55,15 @@ class PairOptions:
 def make_pairs(options: PairOptions, say: Callable[[str], None]) -> dict[str, float]:
     """Append pairs to ``options.out`` until every request has had its turn; returns what there is to count."""
     device = choose_device(options.device)
+    if Processes(device).count > 1:
+        raise UsageError("pairs are made by one process", "run align pairs without accelerate launch")
     folder = with_alignment(find_folder(options.model), options.alignment)
     source = open_requests(options.data, device, options.seed, folder.spec, options.split, say)
     settings = settings_of(options, folder.spec)
     if settings.score == "answer" and not source.has_answers:
         raise UsageError(f"{options.data} holds no right answers", "use --score both or --score history")
-    total = min(options.requests or REQUESTS, source.count or options.requests or REQUESTS)
+    wanted = options.requests or REQUESTS
+    total = wanted if source.count is None else min(wanted, source.count)
     at_once = AT_ONCE.get(device.device.type, AT_ONCE_ELSEWHERE)
     last = begin_pairs(options.out, recorded(settings, folder, source, at_once))
     say(

@@ -37,7 +37,7 @@ class WindowRequests:
     _tokens: dict[str, ImageTokens] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        windows = self.people.of_split("train")
+        windows = _train_windows(self.people)
         self.windows = random.Random(stream_seed(self.seed, "pairs", "order")).sample(windows, len(windows))
 
     @property
@@ -76,20 +76,22 @@ class WindowSampler:
     """Draws stage-1 requests from train windows: the sixth image is reference and answer at once."""
 
     def __init__(self, people: People, codes: dict[Path, Codes], text: sentencepiece.SentencePieceProcessor) -> None:
-        self.windows, self.codes, self._text = people.of_split("train"), codes, text
-        if not self.windows:
-            raise InputError("no window falls into the train split", "give more users or images")
+        self.windows, self.codes, self._text = _train_windows(people), codes, text
         self.users = {window.user for window in self.windows}
 
     @property
     def text(self) -> sentencepiece.SentencePieceProcessor:
         return self._text
 
+    @property
+    def has_strangers(self) -> bool:
+        return len(self.users) > 1
+
     def draw(self, rng: random.Random, planted_share: float = 0.4) -> CodedRequest:
         """A window; in ``planted_share`` of them one history image is another user's, where there is another user."""
         window = rng.choice(self.windows)
         request = coded_window(window, self.codes)
-        if rng.random() >= planted_share or len(self.users) < 2:
+        if rng.random() >= planted_share or not self.has_strangers:
             return request
         place, stranger = rng.randrange(len(request.history)), window
         while stranger.user == window.user:
@@ -97,6 +99,13 @@ class WindowSampler:
         history = list(request.history)
         history[place] = self.codes[rng.choice(stranger.images).image]
         return replace(request, history=tuple(history), planted=(place,))
+
+
+def _train_windows(people: People) -> list[Window]:
+    windows = people.of_split("train")
+    if not windows:
+        raise InputError("no window falls into the train split", "give more users or images")
+    return windows
 
 
 def coded_window(window: Window, codes: dict[Path, Codes]) -> CodedRequest:

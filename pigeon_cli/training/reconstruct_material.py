@@ -13,7 +13,7 @@ from pigeon_cli.core.errors import UsageError
 from pigeon_cli.engine.devices import DeviceChoice
 from pigeon_cli.training.alignments import AlignOptions
 from pigeon_cli.training.batches import IconBatches
-from pigeon_cli.training.code_cache import build_code_cache
+from pigeon_cli.training.code_cache import ORIGIN, CodeOrigin, build_code_cache
 from pigeon_cli.training.code_sheet import request_sheet
 from pigeon_cli.training.data.dataset import INDEX_FILE, load_dataset
 from pigeon_cli.training.data.people import read_people
@@ -94,9 +94,9 @@ class IconMaterial(Material):
     def encode(self) -> None:
         """What ``pigeon train encode`` does, for an alignment where it was not done."""
         codes, own = self.runs / "codes", self.own
-        if self.options.out is not None and not (codes / "looks.jsonl").is_file():
-            tokenizer = frozen_tokenizer(self.folder, self.device)
-            build_code_cache(tokenizer, self.batches, codes, own.looks, own.cells, self.options.seed, self.say)
+        if self.options.out is not None and not (codes / ORIGIN).is_file():
+            tokenizer, origin = frozen_tokenizer(self.folder, self.device), CodeOrigin.of(self.folder, own.data)
+            build_code_cache(tokenizer, self.batches, codes, origin, own.looks, own.cells, self.options.seed, self.say)
 
     def task(self, settings: LoopSettings) -> TrainingTask:
         options = self.options
@@ -140,6 +140,8 @@ class PeopleMaterial(Material):
 
     def task(self, settings: LoopSettings) -> TrainingTask:
         sampler = WindowSampler(self.people, self._codes, text_processor(self.folder))
+        if not sampler.has_strangers:
+            self.say("there is one user, so nobody shows the mask a stranger: the mask generator stays the model's")
         windows = self.people.of_split("valid") or self.people.of_split("train")
         held_out = [coded_window(window, self._codes) for window in windows[:HELD_OUT]]
         return ReconstructTask(

@@ -30,8 +30,12 @@ class Sampler(Protocol):
     def text(self) -> sentencepiece.SentencePieceProcessor:
         """The model's text processor."""
 
+    @property
+    def has_strangers(self) -> bool:
+        """Whether there is more than one taste: without strangers nothing can be planted."""
+
     def draw(self, rng: random.Random, planted_share: float = 0.4) -> CodedRequest:
-        """A request; ``planted_share`` of them have strangers in the history."""
+        """A request; ``planted_share`` of them have strangers in the history, where there are any."""
 
 
 class RequestSampler:
@@ -44,6 +48,10 @@ class RequestSampler:
     @property
     def text(self) -> sentencepiece.SentencePieceProcessor:
         return self.sequences.text
+
+    @property
+    def has_strangers(self) -> bool:
+        return True
 
     def draw(self, rng: random.Random, planted_share: float = 0.4) -> CodedRequest:
         """One request of train cells and trained looks; ``planted_share`` of them have strangers in the history."""

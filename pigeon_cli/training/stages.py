@@ -14,7 +14,7 @@ from pigeon_cli.core.randomness import stream_seed
 from pigeon_cli.engine.devices import DeviceChoice, choose_device
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.training.batches import IconBatches
-from pigeon_cli.training.code_cache import build_code_cache, load_code_cache
+from pigeon_cli.training.code_cache import CodeOrigin, build_code_cache, load_code_cache
 from pigeon_cli.training.data.dataset import load_dataset
 from pigeon_cli.training.data.requests import draw_evaluation_requests
 from pigeon_cli.training.data.sets import HANDS
@@ -93,9 +93,11 @@ def run_stage(name: str, options: StageOptions, say: Callable[[str], None]) -> d
         return {"pieces": train_text(folder, batches.dataset)}
     if name == "encode":
         tokenizer = frozen_tokenizer(folder, device)
-        cache = options.runs / "codes"
+        cache, origin = options.runs / "codes", CodeOrigin.of(folder, options.data)
         return {
-            "pictures": build_code_cache(tokenizer, batches, cache, options.looks, options.cells, options.seed, say)
+            "pictures": build_code_cache(
+                tokenizer, batches, cache, origin, options.looks, options.cells, options.seed, say
+            )
         }
     if name == "memory":
         return {"drawings": _remember(folder, batches, options, device, say)}
@@ -146,7 +148,7 @@ def loop_settings(name: str, options: StageOptions) -> LoopSettings:
         run_folder=options.runs / name,
         steps=options.steps or defaults.steps,
         batch=options.batch or defaults.batch,
-        learning_rate=options.learning_rate or defaults.learning_rate,
+        learning_rate=defaults.learning_rate if options.learning_rate is None else options.learning_rate,
         seed=options.seed,
         warmup=defaults.warmup,
         evaluate_every=options.evaluate_every,
@@ -209,7 +211,7 @@ def _code_task(
     sampler = SequenceSampler(
         folder.spec,
         batches.dataset,
-        load_code_cache(options.runs / "codes"),
+        load_code_cache(options.runs / "codes", CodeOrigin.of(folder, options.data)),
         text_processor(folder),
         tokenizer.quantizer.embedding.weight.float().cpu().numpy(),
     )

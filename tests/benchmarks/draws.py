@@ -23,7 +23,7 @@ def drawn_by_row(
     row: Row, context: Context, requests: Sequence[EvaluationRequest | None], folder: Path
 ) -> Iterator[Tensor | None]:
     """Float [1, 3, H, W] per request, from ``folder`` or drawn into it; None for a failure, which is a miss."""
-    _check_settings(row, context, folder)
+    _check_settings(row, context, len(requests), folder)
     for request in requests:
         if request is None:
             yield None
@@ -86,8 +86,11 @@ def write_text(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
-def _check_settings(row: Row, context: Context, folder: Path) -> None:
+def _check_settings(row: Row, context: Context, requests: int, folder: Path) -> None:
     settings: Mapping[str, Any] = {"row": row.name, "seed": context.seed}
+    if row.swapped:
+        # Whose history the last ones get depends on who else there is.
+        settings = {**settings, "requests": requests}
     if row.needs_model:
         fingerprint = context.model().fingerprint
         settings = {**settings, "dial": context.dial, "mask": context.mask, "fingerprint": fingerprint}

@@ -22,7 +22,7 @@ from pigeon_cli.training.data.requests import TrainingRequest
 from tests.benchmarks.judge_constants import looked, wear
 
 MaskKind = Literal["off", "random", "similarity", "learned"]
-Alignment = Literal["none", "stage1", "full"]
+Alignment = Literal["none", "full"]
 MASKS: tuple[MaskKind, ...] = ("off", "random", "similarity", "learned")
 MASKED_SHARE = 0.2
 """The protocol's share of dropped history tokens, whatever the model's own is."""
@@ -223,7 +223,6 @@ ROWS: dict[str, Row] = {
         Row("auto", "ours, the command's defaults", Setting(dial_is_auto=True), True),
         Row("dial", "ours at a fixed dial, one candidate; so are all rows with a model below", Setting(), True),
         Row("base", "without alignment", Setting(alignment="none"), True),
-        Row("stage1", "stage 1 alone", Setting(alignment="stage1"), True),
         # A model that drops nothing unless asked would draw the same under every mask.
         *(
             Row(f"mask-{kind}", f"history mask: {kind}", Setting(mask=kind, history_mask=MASKED_SHARE), True)

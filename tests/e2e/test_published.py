@@ -208,6 +208,10 @@ def test_clip_in_the_cache_ranks_what_is_drawn(pigeon: Pigeon, liked: Path, wish
     wish.with_suffix(".txt").unlink()
     named = report_of(pigeon("--history", liked, "--prompt", "fox", "-n", "1", "--json", "--force"))
     assert named["prompt"] == "fox"
+    options = ("--scenario", "poster", "--ref-mask", "0.5", "-n", "1", "--json", "--force")
+    poster = report_of(pigeon("--history", liked, "--ref", wish, *options))
+    ranked = [candidate for candidate in poster["candidates"] if candidate["score"] is not None]
+    assert ranked and all(candidate["score_parts"]["words"] is not None for candidate in ranked), "by the title"
 
 
 def test_a_combination_that_is_not_downloaded_says_what_to_type(

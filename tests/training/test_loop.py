@@ -84,6 +84,35 @@ def test_existing_checkpoint_needs_resume(tmp_path: Path) -> None:
         run(tmp_path)
 
 
+def test_a_run_goes_on_at_its_own_learning_rate_only(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, crash_at=7)
+    slower = dataclasses.replace(settings(tmp_path, resume=True), learning_rate=0.001)
+    with pytest.raises(InputError, match=r"another learning rate than 0\.001"):
+        run_training(Line(tmp_path / "weights.pt"), slower, choose_device("cpu"), lambda text: None)
+    assert run(tmp_path, resume=True) == run(tmp_path / "whole")
+
+
+class Diverging(Line):
+    """Weights that are no numbers after a step, which only the next loss would show."""
+
+    def after_step(self, step: int) -> None:
+        super().after_step(step)
+        if step == 7:
+            with torch.no_grad():
+                next(self.model.parameters()).fill_(torch.nan)
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path) -> None:
+    task = Diverging(tmp_path / "weights.pt")
+    unheard = dataclasses.replace(settings(tmp_path), log_every=100)
+    with pytest.raises(InputError, match="no numbers any more after step 8") as raised:
+        run_training(task, unheard, choose_device("cpu"), lambda text: None)
+    assert "--learning-rate" in raised.value.hint
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 7
+    assert all(bool(tensor.isfinite().all()) for tensor in torch.load(tmp_path / "weights.pt").values())
+
+
 def test_learning_rate_warms_up_and_falls() -> None:
     shares = [learning_rate_share(step, 100, 10) for step in range(100)]
     assert shares[0] == pytest.approx(0.1)

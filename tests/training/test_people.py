@@ -6,12 +6,14 @@ import io
 import json
 import os
 import pickle
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from pigeon_cli.cli.main import app
@@ -22,6 +24,7 @@ from pigeon_cli.training.data.people import read_people
 from pigeon_cli.training.data.safe_arrays import read_array
 from pigeon_cli.training.pairs import NEAR_TIES, read_pairs
 from pigeon_cli.weights.alignment_folder import read_record
+from pigeon_cli.weights.checkpoint import read_part
 from pigeon_cli.weights.store import ModelFolder
 from tests.published_data import save_object, write_images, write_published
 
@@ -80,10 +83,42 @@ def test_a_line_that_is_no_interaction_is_named(row: dict[str, Any], told: str, 
         read_people(interactions(tmp_path, [{"user": "ann", "image": "a.png"}, row]))
 
 
-def test_times_of_two_kinds_are_refused(tmp_path: Path) -> None:
-    rows = [{"user": "ann", "image": "a.png", "time": time} for time in (1, "2020-01-01")]
+@pytest.mark.parametrize("times", [(1, "2020-01-01"), ("2020-01-01T10:00", "2020-01-01T09:00Z")])
+def test_times_of_two_kinds_are_refused(times: tuple[Any, ...], tmp_path: Path) -> None:
+    rows = [{"user": "ann", "image": "a.png", "time": time} for time in times]
     with pytest.raises(InputError, match="different kinds"):
         read_people(interactions(tmp_path, rows))
+
+
+def test_texts_of_times_are_ordered_as_moments(tmp_path: Path) -> None:
+    hours = ["10:00+02:00", "09:00Z", "11:30+01:00", "08:30+00:00", "12:00Z", "07:59Z"]
+    rows = [{"user": "ann", "image": f"{n}.png", "time": f"2026-01-01T{hour}"} for n, hour in enumerate(hours)]
+    people = read_people(interactions(tmp_path, rows))
+    assert [one.image.stem for one in people.windows[0].images] == ["5", "0", "3", "1", "2", "4"]
+    rows[0]["time"] = "9"
+    with pytest.raises(InputError, match=r"line 1 of .*'9'"):
+        read_people(interactions(tmp_path, rows))
+
+
+def test_a_text_may_hold_any_character(tmp_path: Path) -> None:
+    path = tmp_path / "likes.jsonl"
+    line = '{"user": "\\ud83d", "image": "%d.png", "words": "two\u2028lines\x85"}\r\n'
+    path.write_bytes("".join(line % number for number in range(6)).encode())
+    people = read_people(path)
+    assert [window.user for window in people.windows] == ["\ud83d"]
+    assert people.windows[0].target.words == "two lines"
+
+
+def test_data_is_known_by_its_images_wherever_they_lie(users: Path, tmp_path: Path) -> None:
+    before = read_people(users).sha256
+    moved = users.rename(tmp_path / "moved")
+    assert read_people(moved).sha256 == before
+    (moved / "ann" / "3.png").write_bytes((moved / "bob" / "3.png").read_bytes())
+    assert read_people(moved).sha256 != before
+    people = read_people(moved)
+    (moved / "ann" / "4.png").unlink()
+    with pytest.raises(InputError, match=r"cannot read the image .*4\.png"):
+        _ = people.sha256
 
 
 def test_the_split_is_by_rule_and_users_stay_apart() -> None:
@@ -206,6 +241,41 @@ def test_stage_one_and_pairs_on_peoples_own_images(
     train = [window for window in read_people(users).windows if window.split == "train"]
     assert json.loads(result.stdout)["requests"] == len(train)
     assert {len(pair.history) for pair in read_pairs(pairs, tiny.spec)} == {5}
+
+
+def test_of_one_user_the_mask_learns_nothing(users: Path, tiny: ModelFolder, tmp_path: Path) -> None:
+    shutil.rmtree(users / "bob")
+    out = tmp_path / "aligned"
+    steps = ["--steps", "2", "--batch", "2", "--evaluate-every", "2"]
+    result = invoke("reconstruct", "--data", str(users), "--model", str(tiny.path), "--out", str(out), *steps)
+    assert result.exit_code == 0, result.stderr
+    assert "nobody shows the mask a stranger" in result.stderr
+    assert "supervision" not in (out / "run" / "metrics.jsonl").read_text()
+    kept, before = (read_part(folder.part("mask_generator")) for folder in (ModelFolder(out), tiny))
+    assert all(torch.equal(kept[name], before[name].float()) for name in before)
+    learned = read_part(ModelFolder(out).part("adapter"))
+    first = read_part(tiny.part("base_adapter"))
+    assert not torch.equal(learned["encoder.weight"], first["encoder.weight"].float())
+
+
+def test_data_without_a_train_window_is_refused(tiny: ModelFolder, tmp_path: Path) -> None:
+    write_images(tmp_path / "users" / "alice", 6, seed=1)
+    assert rule_split("alice", 0, "windows") == "valid"
+    common = ["--data", str(tmp_path / "users"), "--model", str(tiny.path), "--out", str(tmp_path / "out")]
+    for command in ("reconstruct", "pairs"):
+        result = invoke(command, *common)
+        assert result.exit_code == InputError.exit_code
+        assert "no window falls into the train split" in result.stderr
+
+
+def test_pairs_are_made_by_one_process(
+    users: Path, tiny: ModelFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = invoke("pairs", "--data", str(users), "--model", str(tiny.path), "--out", str(tmp_path / "pairs.jsonl"))
+    assert result.exit_code == UsageError.exit_code
+    assert "without accelerate launch" in result.stderr
+    assert not (tmp_path / "pairs.jsonl").exists()
 
 
 def test_what_own_images_do_not_have_is_refused(users: Path, tiny: ModelFolder, tmp_path: Path) -> None:

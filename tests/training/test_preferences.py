@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from pigeon_cli.training.pairs import read_pairs
 from pigeon_cli.training.stages import frozen_tokenizer, text_processor
 from pigeon_cli.training.tasks.preferences import PreferencesTask, split_pairs
 from pigeon_cli.weights.alignment_folder import read_record, write_record
-from pigeon_cli.weights.checkpoint import save_part
+from pigeon_cli.weights.checkpoint import save_part, sha256_of
 from pigeon_cli.weights.spec_file import spec_text
 from pigeon_cli.weights.store import ALIGNED_PARTS, ModelFolder
 from tests.tiny_model import write_tiny_model
@@ -148,6 +149,15 @@ def test_the_alignment_is_complete(aligned: Path, tiny: ModelFolder, pairs_file:
         before, after = (load_file(folder.part(part)) for folder in (tiny, own))
         assert all(torch.equal(before[name], after[name]) for name in before)
     assert list((aligned / "run").glob("sheet-*.png"))
+
+
+def test_what_it_begins_from_is_not_overwritten(tiny: ModelFolder, pairs_file: Path, tmp_path: Path) -> None:
+    model = ModelFolder(shutil.copytree(tiny.path, tmp_path / "model"))
+    refused = prefer(model, pairs_file, model.path)
+    assert refused.exit_code == UsageError.exit_code
+    assert "would overwrite" in refused.stderr
+    assert sha256_of(model.part("lora")) == sha256_of(tiny.part("lora"))
+    assert not (model.path / "run").exists()
 
 
 def generate(tiny: ModelFolder, out: Path, *words: str) -> Result:

@@ -13,9 +13,10 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from pigeon_cli.cli.main import app
+from pigeon_cli.core.errors import InputError
 from pigeon_cli.models.memory import Memory
 from pigeon_cli.pipeline.recall import remembered
-from pigeon_cli.training.code_cache import load_code_cache
+from pigeon_cli.training.code_cache import CodeOrigin, load_code_cache
 from pigeon_cli.training.data.alike import outlines_of
 from pigeon_cli.training.data.dataset import load_dataset
 from pigeon_cli.training.data.icons import build_dataset
@@ -119,9 +120,22 @@ def test_runs_leave_metrics_checkpoints_and_sheets(trained: tuple[Path, Path]) -
 
 def test_code_cache_holds_train_cells_only(data: Path, trained: tuple[Path, Path]) -> None:
     records = load_dataset(data).records
-    looks = load_code_cache(trained[1] / "codes")
+    looks = load_code_cache(trained[1] / "codes", CodeOrigin.of(find_model(str(trained[0])), data))
     assert {records[number].split for look in looks for number in look.records} == {"train"}
     assert not any(look.look.is_held_out for look in looks)
+
+
+def test_codes_of_another_tokenizer_or_dataset_are_refused(
+    data: Path, trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    origin = CodeOrigin.of(find_model(str(trained[0])), data)
+    for other in (replace(origin, tokenizer="0" * 64), replace(origin, index="0" * 64)):
+        with pytest.raises(InputError, match="another tokenizer or dataset"):
+            load_code_cache(trained[1] / "codes", other)
+    cut_short = shutil.copytree(trained[1] / "codes", tmp_path / "codes")
+    (cut_short / "origin.json").unlink()
+    with pytest.raises(InputError, match="no usable code cache"):
+        load_code_cache(cut_short, origin)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,15 @@ def test_the_share_of_the_frame_that_is_drawn_on(share: float, size: tuple[int, 
     assert filled_share(drawing(share, size)) == pytest.approx(share, abs=0.03)
 
 
+@pytest.mark.parametrize("size", [(400, 100), (100, 400), (4000, 60)])
+def test_nothing_of_a_long_reference_is_cut_off_when_it_is_turned(size: tuple[int, int]) -> None:
+    image = Image.new("RGB", size, PAPER)
+    ImageDraw.Draw(image).ellipse((0, 0, size[0] - 1, size[1] - 1), fill=(20, 40, 160))
+    framed, framing = framed_like(image, [drawing(1.0)], degrees=36)
+    assert framing.degrees == 36 and framed.width == framed.height <= 1024
+    assert filled_share(framed) == pytest.approx(framing.scale, abs=0.03)
+
+
 def test_paper_alone_is_not_drawn_on() -> None:
     assert filled_share(Image.new("RGB", (64, 64), PAPER)) == 0
 

@@ -243,6 +243,18 @@ def test_draws_are_kept_and_failures_are_misses(
         list(drawn_by_row(ROWS["dial"], context, [request_], tmp_path))
 
 
+def test_swapped_draws_are_those_of_as_many_requests(
+    dataset: IconDataset, request_: EvaluationRequest, tmp_path: Path
+) -> None:
+    context = Context(dataset, 7, _Drawer())  # type: ignore[arg-type]
+    list(drawn_by_row(ROWS["swapped"], context, [request_, None], tmp_path / "swapped"))
+    # With more requests the last one of before gets the history of another user.
+    with pytest.raises(UsageError, match="other settings"):
+        list(drawn_by_row(ROWS["swapped"], context, [request_, None, None], tmp_path / "swapped"))
+    list(drawn_by_row(ROWS["dial"], context, [request_], tmp_path / "dial"))
+    assert len(list(drawn_by_row(ROWS["dial"], context, [request_, None], tmp_path / "dial"))) == 2
+
+
 def test_a_rivals_folder_is_a_row(request_: EvaluationRequest, tmp_path: Path) -> None:
     save_picture(Image.new("RGBA", (4, 4), (0, 0, 0, 0)), tmp_path / f"{request_.id}.png")
     (image,) = read_folder(tmp_path, [request_])

@@ -10,6 +10,7 @@ import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,11 +68,18 @@ class People:
 
     @property
     def sha256(self) -> str:
-        """Of who liked what in which order, and of the split."""
+        """Of who liked what in which order, and of the split; images count by their bytes, wherever they lie.
+
+        Raises :class:`InputError` for an image that cannot be read.
+        """
+        digests: dict[Path, str] = {}
         digest = hashlib.sha256()
         for window in self.windows:
-            names = [[one.image.as_posix(), one.words, one.title] for one in window.images]
-            digest.update(json.dumps([window.user, window.split, names]).encode())
+            for one in window.images:
+                if one.image not in digests:
+                    digests[one.image] = _digest(one.image)
+            liked = [[digests[one.image], one.words, one.title] for one in window.images]
+            digest.update(json.dumps([window.user, window.split, liked]).encode())
         return digest.hexdigest()
 
 
@@ -81,7 +89,8 @@ def rule_split(user: str, number: int, kind: str) -> str:
     Split by windows, most images of a valid window are known from train windows of the same user, which flatters.
     """
     key = user if kind == "users" else f"{user}/{number}"
-    return {0: "test", 1: "valid"}.get(zlib.crc32(key.encode()) % 10, "train")
+    # A folder's name need not be UTF-8, and JSON has halves of characters.
+    return {0: "test", 1: "valid"}.get(zlib.crc32(key.encode(errors="surrogatepass")) % 10, "train")
 
 
 def cut_windows(by_user: Mapping[str, Sequence[Interaction]], kind: str) -> People:
@@ -106,8 +115,8 @@ def cut_windows(by_user: Mapping[str, Sequence[Interaction]], kind: str) -> Peop
 def read_interactions(path: Path, kind: str) -> People:
     """A JSONL of ``{"user", "image", "words"?, "title"?, "time"?}``; image paths are relative to the file's folder.
 
-    Lines are in the order of ``time`` (all of them numbers, or all of them ISO 8601 texts) where they have one, else
-    in their own order. Raises :class:`InputError` that names the line.
+    Lines are in the order of ``time`` (all of them numbers, or all of them ISO 8601 texts with a time zone, or all
+    without one) where they have one, else in their own order. Raises :class:`InputError` that names the line.
     """
     rows: list[tuple[Any, Interaction]] = []
     for number, line in _numbered_lines(path):
@@ -117,21 +126,41 @@ def read_interactions(path: Path, kind: str) -> People:
             if unknown:
                 raise ValueError(f"the field {min(unknown)!r} is unknown")
             words, title = (one_line(str(values.get(name, ""))) for name in ("words", "title"))
-            time = values.get("time")
-            if time is not None and (isinstance(time, bool) or not isinstance(time, int | float | str)):
-                raise ValueError("time is neither a number nor a text")
+            time = _time(values.get("time"))
             rows.append((time, Interaction(str(values["user"]), path.parent / str(values["image"]), words, title)))
         except (ValueError, KeyError, AttributeError) as error:
             hint = 'write {"user": ..., "image": ...} in each line, and "words", "title" and "time" where there are any'
             raise InputError(f"line {number} of {path} is no interaction: {error}", hint) from error
-    kinds = {str if isinstance(time, str) else type(None) if time is None else float for time, _ in rows}
+    kinds = {(type(time), isinstance(time, datetime) and time.tzinfo is not None) for time, _ in rows}
     if len(kinds) > 1:
         raise InputError(
-            f"the times in {path} are of different kinds", "give every line a number, or every line a text"
+            f"the times in {path} are of different kinds",
+            "give every line a number, or every line a text, all of them with a time zone or none",
         )
-    if kinds != {type(None)}:
+    if kinds != {(type(None), False)}:
         rows.sort(key=lambda row: row[0])
     return cut_windows(_by_user(interaction for _, interaction in rows), kind)
+
+
+def _time(value: Any) -> float | datetime | None:
+    """The moment that a line tells; ``ValueError`` says why it tells none."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return datetime.fromisoformat(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("time is neither a number nor a text")
+    return float(value)
+
+
+def _digest(image: Path) -> str:
+    try:
+        with image.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(
+            f"cannot read the image {image}: {error.strerror}", "check its path and permissions"
+        ) from error
 
 
 def _by_user(interactions: Iterable[Interaction]) -> dict[str, list[Interaction]]:
@@ -143,7 +172,8 @@ def _by_user(interactions: Iterable[Interaction]) -> dict[str, list[Interaction]
 
 def _numbered_lines(path: Path) -> list[tuple[int, str]]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        # Other ends of lines than these may stand in a text.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path}: {error}", "give a text file in UTF-8") from error
     return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]

@@ -94,6 +94,12 @@ class ReconstructTask(TrainingTask):
         self.adapter = Adapter(spec.adapter).to(self.device)
         load_part(self.adapter, folder.part("base_adapter"))
         self.mask = MaskGenerator(spec.mask_generator).to(self.device)
+        self.mask_alone = MASK_ALONE
+        if not sampler.has_strangers:
+            # Of one taste alone a mask would learn to take it for many.
+            self.mask_alone = 0.0
+            load_part(self.mask, folder.part("mask_generator"))
+            self.mask.requires_grad_(False)
         reader = frozen_reader(folder, tokenizer.quantizer, self.adapter, self.device)
         self.prompts = RequestPrompts(spec, sampler.text, reader, self.embedding)
         self.near = NearCodes(nearest_codes(tokenizer.quantizer.embedding.weight), spec.vocabulary.first_code)
@@ -102,22 +108,25 @@ class ReconstructTask(TrainingTask):
     def parameter_groups(self, settings: LoopSettings) -> list[dict[str, Any]]:
         fast = [p for p in self.mask.parameters() if p.requires_grad]
         slow = [p for module in (self.language, self.adapter) for p in module.parameters() if p.requires_grad]
-        return [
+        groups: list[dict[str, Any]] = [
             {"params": slow, "weight_decay": 0.0},
             {"params": fast, "weight_decay": 0.0, "lr": settings.learning_rate * MASK_RATE},
         ]
+        return [group for group in groups if group["params"]]
 
     def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:
-        if step < MASK_ALONE * self.steps:
+        if step < self.mask_alone * self.steps:
             supervision = self._supervise(rng, 0.0)
             return {"loss": supervision, "supervision": supervision}
         drawn = [self.sampler.draw(rng) for _ in range(self.batch * self.share.count)]
         alphas = self.share.of([rng.uniform(self.least_hidden, 1.0) if one.is_self else rng.random() for one in drawn])
         requests = self.share.of(drawn)
-        progress = (step / self.steps - MASK_ALONE) / (1 - MASK_ALONE)
+        progress = (step / self.steps - self.mask_alone) / (1 - self.mask_alone)
         noise = max(0.0, 1 - progress / NOISE_UNTIL)
         layout, decision = self._decide(requests, alphas, invert=self.hides_agreeing, noise=noise)
         reconstruction = self._reconstruct(requests, layout, decision)
+        if not self.sampler.has_strangers:
+            return {"loss": reconstruction, "reconstruction": reconstruction}
         supervision = self._supervise(rng, noise)
         return {
             "loss": reconstruction + MASK_SUPERVISION * supervision,
