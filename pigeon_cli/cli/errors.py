@@ -13,9 +13,9 @@ from typing import Final, ParamSpec, TypeVar
 import typer
 
 from pigeon_cli.cli.talk import print_error
-from pigeon_cli.core.errors import INTERRUPTED_EXIT_CODE, MemoryBudgetError, OutputError, PigeonError
+from pigeon_cli.core.errors import INTERRUPTED_EXIT_CODE, InputError, MemoryBudgetError, OutputError, PigeonError
 
-UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT})
+UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EROFS, errno.EDQUOT})
 FAILED_ALLOCATION: Final = "can't allocate memory"
 """What torch's CPU allocator says in a plain ``RuntimeError``."""
 
@@ -47,7 +47,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_unwritable(error: BaseException) -> bool:
-    """A full disk, a read-only file system or missing permissions."""
+    """A full disk or a read-only file system."""
     return isinstance(error, OSError) and error.errno in UNWRITABLE
 
 
@@ -62,9 +62,18 @@ def _of_pigeon(error: BaseException) -> Failure:
 
 def _of_unwritable(error: BaseException) -> Failure:
     assert isinstance(error, OSError)
-    place = error.filename if isinstance(error.filename, str) else "a file"
     hint = "free some space or choose another folder with --out"
-    return Failure(f"cannot write {place}: {error.strerror}", hint, OutputError.exit_code)
+    return Failure(f"cannot write {_place(error)}: {error.strerror}", hint, OutputError.exit_code)
+
+
+def _of_forbidden(error: BaseException) -> Failure:
+    # Folders for results are tried before the work begins, so it is an input as a rule.
+    assert isinstance(error, OSError)
+    return Failure(f"cannot use {_place(error)}: {error.strerror}", "check its permissions", InputError.exit_code)
+
+
+def _place(error: OSError) -> str:
+    return error.filename if isinstance(error.filename, str) else "a file"
 
 
 TABLE: Final = (
@@ -82,6 +91,7 @@ TABLE: Final = (
         ),
     ),
     Rule(is_unwritable, _of_unwritable),
+    Rule(lambda error: isinstance(error, PermissionError), _of_forbidden),
     Rule(
         lambda error: True,
         lambda error: Failure(

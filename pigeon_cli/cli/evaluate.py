@@ -105,7 +105,7 @@ def evaluate(
     _tell(table, quiet)
     contents = _contents(requests, rows, table)
     written = write_all(out, list(zip(NAMES, contents, strict=True)))
-    emit(contents[-1] if json else b"".join(os.fsencode(path) + b"\n" for path in written))
+    emit(contents[-1] if json else b"".join(os.fsencode(path) + b"\n" for path in written), "the tables and the page")
 
 
 def _measure(

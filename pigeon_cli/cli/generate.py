@@ -74,7 +74,7 @@ def generate(
     prepare(out, [*names, REPORT_NAME], force, inputs.paths)
     images, report = _run(request, inputs.warnings, quiet, started)
     written, document = _save(out, names, images, report, not no_metadata)
-    emit(document if json else b"".join(os.fsencode(path) + b"\n" for path in written))
+    emit(document if json else b"".join(os.fsencode(path) + b"\n" for path in written), "the images and the report")
 
 
 def _run(

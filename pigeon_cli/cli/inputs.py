@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pigeon_cli.core.errors import InputError, UsageError
+from pigeon_cli.core.errors import InputError, UsageError, WeightsError
 from pigeon_cli.report.files import prompt_stem, reference_stem
 
 if TYPE_CHECKING:
@@ -150,12 +150,15 @@ def check_model(
     """Whether the model reads the words in a file's name; published ones do, who know every word.
 
     Raises :class:`UsageError` for more images than it was made for and for a size that it cannot draw, and
-    ``WeightsError`` without a model.
+    :class:`WeightsError` without a model, or where it may not be read.
     """
     from pigeon_cli.pipeline.sizes import check_history_size, drawing_size
     from pigeon_cli.weights.store import find_model
 
-    model = find_model(name)
+    try:
+        model = find_model(name)
+    except PermissionError as error:
+        raise WeightsError(f"cannot use {error.filename}: {error.strerror}", "check its permissions") from error
     check_history_size(model.spec, history_size)
     if aspect is not None or size is not None:
         drawing_size(model.spec.diffusion, scenario or model.wordings[0], aspect, size)

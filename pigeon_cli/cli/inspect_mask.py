@@ -23,7 +23,6 @@ from pigeon_cli.cli.inputs import (
 from pigeon_cli.cli.talk import emit, print_note, print_warning, progress_display
 from pigeon_cli.core.errors import UsageError
 from pigeon_cli.report.files import prepare, reference_stem, write_all
-from pigeon_cli.report.terminal import clean
 
 if TYPE_CHECKING:
     from pigeon_cli.core.records import GenerateRequest, MaskReport
@@ -99,12 +98,13 @@ def inspect_mask(
     )  # fmt: skip
     result = _run(request, quiet)
     images = tuple(replace(image, overlay=name) for image, name in zip(result.report.images, names, strict=True))
-    report = replace(result.report, images=images, sheet=SHEET_NAME, warnings=inputs.warnings)
+    warnings = (*inputs.warnings, *result.report.warnings)
+    report = replace(result.report, images=images, sheet=SHEET_NAME, warnings=warnings)
     written, document = _save(out, result, report)
     if not quiet:
         for line in table(report):
             print_note(line)
-    emit(document if json else b"".join(os.fsencode(path) + b"\n" for path in written))
+    emit(document if json else b"".join(os.fsencode(path) + b"\n" for path in written), "the pictures and masks.json")
 
 
 def one_dial(text: str) -> float:
@@ -132,13 +132,17 @@ def table(report: MaskReport) -> list[str]:
     from rich.table import Table
     from rich.text import Text
 
+    from pigeon_cli.report.masks_sheet import is_recalled, name_of
+
     columns = Table("image", box=None, pad_edge=False)
     for header in ("patches", "merged", "kept", "dropped", "scores"):
         columns.add_column(header, justify="right", no_wrap=True)
     patches = report.grid**2
     for image in report.images:
-        mask, name = image.mask, clean(image.name if image.name is not None else report.prompt or "")
-        read = ("-", "-") if image.name is None else (str(patches), str(patches - mask.placed))
+        mask, recalled = image.mask, is_recalled(image, report)
+        imagined = image.name is None and not recalled
+        read = ("-", "-") if imagined else (str(patches), str(patches - mask.placed))
+        name = name_of(image, report) + (" (recalled)" if recalled else "")
         scores = f"{min(mask.scores):.3g} to {max(mask.scores):.3g}" if mask.scores else "-"
         counts = (*read, str(len(mask.kept)), str(len(mask.dropped)), scores)
         columns.add_row(Text(f"{image.role} {name}", overflow="fold"), *counts)
@@ -155,7 +159,10 @@ def _run(request: GenerateRequest, quiet: bool) -> InspectResult:
         from pigeon_cli.pipeline.run import inspect_masks
 
     with progress_display(quiet) as progress:
-        return inspect_masks(request, progress)
+        result = inspect_masks(request, progress)
+    for warning in result.report.warnings:
+        print_warning(warning)
+    return result
 
 
 def _save(folder: Path, result: InspectResult, report: MaskReport) -> tuple[list[Path], bytes]:

@@ -17,7 +17,8 @@ MACHINE = "Machine"
 OUTPUT = "Output"
 
 
-def _finite(value: float | None) -> float | None:
+def finite(value: float | None) -> float | None:
+    """The value itself; a usage error for infinity and for what is no number."""
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter("it must be a finite number")
     return value
@@ -115,7 +116,7 @@ HistoryMask = Annotated[
     typer.Option(
         min=0,
         max=1,
-        callback=_finite,
+        callback=finite,
         help="Share of the history that is dropped; default: the model's own.",
         rich_help_panel=TASTE,
     ),
@@ -144,12 +145,12 @@ Alignment = Annotated[
 ]
 Steps = Annotated[int | None, typer.Option(min=1, max=1000, help="Diffusion steps.", rich_help_panel=DRAWING)]
 Guidance = Annotated[
-    float | None, typer.Option(min=0, callback=_finite, help="Diffusion guidance.", rich_help_panel=DRAWING)
+    float | None, typer.Option(min=0, callback=finite, help="Diffusion guidance.", rich_help_panel=DRAWING)
 ]
 Temperature = Annotated[
     float | None,
     typer.Option(
-        min=0, callback=_finite, help="Of the drawing of codes; 0 takes the likeliest.", rich_help_panel=DRAWING
+        min=0, callback=finite, help="Of the drawing of codes; 0 takes the likeliest.", rich_help_panel=DRAWING
     ),
 ]
 TopK = Annotated[int | None, typer.Option(min=1, help="Codes are drawn from the K likeliest.", rich_help_panel=DRAWING)]

@@ -73,7 +73,7 @@ def make(
     written = write_all(out, [(PAGE_NAME, page), (KEY_NAME, document)])
     if count is not None and len(key.pairs) < count and not quiet:
         print_note(f"{len(key.pairs)} pairs: no more requests have an image in both rows")
-    emit(document if json else b"".join(os.fsencode(path) + b"\n" for path in written))
+    emit(document if json else b"".join(os.fsencode(path) + b"\n" for path in written), "the page and its key")
 
 
 @app.command("count")

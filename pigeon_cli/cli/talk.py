@@ -19,10 +19,10 @@ class Progress(Protocol):
     def __call__(self, stage: str, done: int, total: int) -> None: ...
 
 
-def emit(data: bytes) -> None:
+def emit(data: bytes, written: str = "") -> None:
     """Writes to stdout; a reader that left early is no failure, since the files are written by then.
 
-    Raises :class:`OutputError` when stdout cannot take the data.
+    ``written`` says which files those are. Raises :class:`OutputError` when stdout cannot take the data.
     """
     if sys.stdout is None:  # closed by the caller, as in ``>&-``
         return
@@ -34,7 +34,7 @@ def emit(data: bytes) -> None:
         # Python flushes stdout once more at exit and would complain there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        hint = "the images and the report themselves are written"
+        hint = f"{written} themselves are written" if written else "send the output where there is room"
         raise OutputError(f"cannot write to standard output: {error.strerror}", hint) from error
 
 

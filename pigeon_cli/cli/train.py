@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from pigeon_cli.cli.errors import reports_errors
 from pigeon_cli.cli.options import Debug
-from pigeon_cli.cli.stage_command import stage_command
+from pigeon_cli.cli.stage_command import encode_command, plain_command, stage_command
 from pigeon_cli.cli.talk import emit, print_note
 
 app = typer.Typer(help="Train a model of mini's kind from nothing, part by part.", no_args_is_help=True)
@@ -30,6 +31,8 @@ STAGES = {
     "scorer": "The heads that rank candidates.",
 }
 """In the order in which they build on each other."""
+COMMANDS = {"text": plain_command, "encode": encode_command, "memory": plain_command}
+"""How the command of a stage is made that has no training loop."""
 
 
 @app.command("data")
@@ -47,8 +50,8 @@ def data(
 
     summary = build_dataset(source, out)
     print_note(f"{summary.images} images of {summary.meanings} meanings")
-    emit(f"{out}\n".encode())
+    emit(os.fsencode(out) + b"\n")
 
 
 for _name, _summary in STAGES.items():
-    app.command(_name)(stage_command(_name, _summary))
+    app.command(_name)(COMMANDS.get(_name, stage_command)(_name, _summary))

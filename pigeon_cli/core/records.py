@@ -247,7 +247,8 @@ class RunReport:
 
 @dataclass(frozen=True)
 class InspectedImage:
-    """One image whose tokens were looked at; name and hash are ``None`` for a reference imagined from words."""
+    """One image whose tokens were looked at; name and hash are ``None`` for a reference that is no file: recalled, or
+    imagined from words."""
 
     role: str
     """``history`` or ``reference``."""

@@ -35,13 +35,16 @@ def read_requests(path: Path) -> tuple[list[EvaluationRequest], str]:
 
     Raises :class:`InputError` that names the line and what is wrong with it. Images are not opened yet.
     """
-    file = request_file(path)
     try:
+        file = request_file(path)
         data = file.read_bytes()
-        lines = data.decode("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot read the requests {file}: {reason}", "give a JSONL file of requests") from error
+        # JSON strings may hold what else Python takes for the end of a line.
+        lines = data.decode("utf-8-sig").split("\n")
+    except OSError as error:
+        hint = "check its permissions" if isinstance(error, PermissionError) else "give a JSONL file of requests"
+        raise InputError(f"cannot read the requests {error.filename or path}: {error.strerror}", hint) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"cannot read the requests {file}: {error}", "give a JSONL file of requests") from error
     requests = [_request(file, number, line) for number, line in enumerate(lines, 1) if line.strip()]
     if not requests:
         raise InputError(f"there is no request in {file}", "write one JSON object a line")
@@ -56,7 +59,7 @@ def read_requests(path: Path) -> tuple[list[EvaluationRequest], str]:
 def read_rows(rows: Sequence[str], baselines: Sequence[str] = ()) -> list[RowFolder]:
     """The folders of ``NAME=DIR``, rows first; raises :class:`UsageError` for another form and for a name twice.
 
-    Raises :class:`InputError` where there is no such folder.
+    Raises :class:`InputError` where there is no such folder, or where it may not be read.
     """
     found: list[RowFolder] = []
     for text, baseline in [*((text, False) for text in rows), *((text, True) for text in baselines)]:
@@ -65,7 +68,11 @@ def read_rows(rows: Sequence[str], baselines: Sequence[str] = ()) -> list[RowFol
             raise UsageError(f"{text!r} does not name a row", "write NAME=DIR, as in --row ours=drawn/")
         if any(row.name == name for row in found):
             raise UsageError(f"two rows have the name {name!r}", "give each a name of its own")
-        if not Path(folder).is_dir():
+        try:
+            there = Path(folder).is_dir()
+        except OSError as error:
+            raise InputError(f"cannot use {folder}: {error.strerror}", "check the path and its permissions") from error
+        if not there:
             raise InputError(f"there is no folder {folder} for the row {name!r}", "check the path after NAME=")
         found.append(RowFolder(name, Path(folder), baseline))
     return found

@@ -25,6 +25,11 @@ FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 READABLE: Final = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
 UNREADABLE: Final = frozenset({".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".ico"})
 """Image files of a folder that are named as skipped instead of being passed over."""
+CHECK_PATH: Final = "check the path"
+CHECK_PERMISSIONS: Final = "check its permissions"
+OTHER_FILE: Final = "give a PNG, JPEG, WebP, GIF, BMP or TIFF image"
+SMALLER: Final = "give a smaller one"
+OTHER_LIKED: Final = "give liked images that differ from the reference"
 
 Order = Literal["name", "time"]
 
@@ -49,7 +54,11 @@ class LoadedImage:
 
 
 class UnusableImage(Exception):
-    """Why one file cannot be used, without its name."""
+    """Why one file cannot be used, without its name, and what to do about it."""
+
+    def __init__(self, reason: str, hint: str = OTHER_FILE) -> None:
+        super().__init__(reason)
+        self.hint = hint
 
 
 def load_image(path: Path, limits: IntakeLimits = DEFAULT_LIMITS) -> LoadedImage:
@@ -58,7 +67,7 @@ def load_image(path: Path, limits: IntakeLimits = DEFAULT_LIMITS) -> LoadedImage
         data = _read(path, limits)
         return LoadedImage(_decode(data, limits), hashlib.sha256(data).hexdigest())
     except UnusableImage as error:
-        raise InputError(f"cannot use the image {path}: {error}", "give a PNG, JPEG, WebP, GIF, BMP or TIFF") from error
+        raise InputError(f"cannot use the image {path}: {error}", error.hint) from error
 
 
 def open_image(path: Path, limits: IntakeLimits = DEFAULT_LIMITS) -> Image.Image:
@@ -81,17 +90,19 @@ def gather(
     """
     candidates = sorted(_candidates(paths, recursive), key=_time_key if order == "time" else _name_key)
     gathered: list[HistoryImage] = []
+    hints: list[str] = []
     used = 0
     for path in reversed(candidates):
         if used < size:
-            image = _inspect(path, reference_sha, limits)
+            image, hint = _inspect(path, reference_sha, limits)
+            hints.append(hint)
         else:
             image = HistoryImage(path, HistoryStatus.OLDER, reason=f"older than the last {size} usable images")
         used += image.status is HistoryStatus.USED
         gathered.append(image)
     gathered.reverse()
     if not used:
-        raise _nothing_usable(paths, gathered)
+        raise _nothing_usable(paths, gathered, hints, recursive)
     return gathered
 
 
@@ -161,18 +172,19 @@ def _natural(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
     return tuple(keys), name
 
 
-def _inspect(path: Path, reference_sha: str | None, limits: IntakeLimits) -> HistoryImage:
+def _inspect(path: Path, reference_sha: str | None, limits: IntakeLimits) -> tuple[HistoryImage, str]:
+    """The record of one file, and what to do about it if it is not used."""
     digest = None
     try:
         data = _read(path, limits)
         digest = hashlib.sha256(data).hexdigest()
         if digest == reference_sha:
             reason = "same content as the reference"
-            return HistoryImage(path, HistoryStatus.REFERENCE, digest, reason=reason)
+            return HistoryImage(path, HistoryStatus.REFERENCE, digest, reason=reason), OTHER_LIKED
         image = _decode(data, limits)
     except UnusableImage as error:
-        return HistoryImage(path, HistoryStatus.SKIPPED, digest, reason=str(error))
-    return HistoryImage(path, HistoryStatus.USED, digest, image.width, image.height)
+        return HistoryImage(path, HistoryStatus.SKIPPED, digest, reason=str(error)), error.hint
+    return HistoryImage(path, HistoryStatus.USED, digest, image.width, image.height), ""
 
 
 def _read(path: Path, limits: IntakeLimits) -> bytes:
@@ -185,11 +197,12 @@ def _read(path: Path, limits: IntakeLimits) -> bytes:
         with open(path, "rb") as file:
             data = file.read(limits.file_bytes + 1)
     except (OSError, ValueError) as error:
-        raise UnusableImage(getattr(error, "strerror", None) or str(error)) from error
+        hint = CHECK_PERMISSIONS if isinstance(error, PermissionError) else CHECK_PATH
+        raise UnusableImage(getattr(error, "strerror", None) or str(error), hint) from error
     if not data:
         raise UnusableImage("the file is empty")
     if len(data) > limits.file_bytes:
-        raise UnusableImage(f"the file is larger than {limits.file_bytes / 2**20:.0f} MiB")
+        raise UnusableImage(f"the file is larger than {limits.file_bytes / 2**20:.0f} MiB", SMALLER)
     return data
 
 
@@ -199,25 +212,29 @@ def _decode(data: bytes, limits: IntakeLimits) -> Image.Image:
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             if image.width * image.height > limits.pixels:
-                raise UnusableImage(f"{image.width} x {image.height} is more than {limits.pixels / 1e6:.0f} megapixels")
+                megapixels = f"{limits.pixels / 1e6:.0f} megapixels"
+                raise UnusableImage(f"{image.width} x {image.height} is more than {megapixels}", SMALLER)
             image.load()
     except (UnusableImage, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise UnusableImage("it is not an image of a known format, or is damaged") from error
     except Image.DecompressionBombError as error:
-        raise UnusableImage(f"it has more than {limits.pixels / 1e6:.0f} megapixels") from error
+        raise UnusableImage(f"it has more than {limits.pixels / 1e6:.0f} megapixels", SMALLER) from error
     # Decoders raise whatever the damage makes them trip over (struct, zlib, index and value errors among them).
     except Exception as error:
         raise UnusableImage(f"it is damaged ({error})") from error
     return image
 
 
-def _nothing_usable(paths: Sequence[Path], gathered: Sequence[HistoryImage]) -> InputError:
+def _nothing_usable(
+    paths: Sequence[Path], gathered: Sequence[HistoryImage], hints: Sequence[str], recursive: bool
+) -> InputError:
     where = ", ".join(map(str, paths[:3])) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
     if not gathered:
-        return InputError(f"no image in the history {where}", "put liked images there, or add --recursive")
+        hint = "put liked images there" + ("" if recursive else ", or add --recursive")
+        return InputError(f"no image in the history {where}", hint)
     named = "; ".join(f"{image.path.name}: {image.reason}" for image in gathered[:3])
     more = f"; and {len(gathered) - 3} more" if len(gathered) > 3 else ""
     message = f"no usable image in the history {where}: {len(gathered)} skipped ({named}{more})"
-    return InputError(message, "give PNG, JPEG, WebP, GIF, BMP or TIFF images")
+    return InputError(message, "; ".join(dict.fromkeys(hints)))

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageColor, ImageOps
+from PIL import ExifTags, Image, ImageColor
 
 from pigeon_cli.core.errors import UsageError
 
 CHANNEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CHANNEL_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 WIDE_GREY_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What each EXIF orientation asks for; 1 is upright."""
 
 
 def to_rgb(image: Image.Image, alpha: str = "white") -> Image.Image:
@@ -24,7 +37,7 @@ def to_rgb(image: Image.Image, alpha: str = "white") -> Image.Image:
     if alpha == "drop":
         return image.convert("RGB")
     colour = matte_colour(alpha)
-    image = ImageOps.exif_transpose(image)
+    image = upright(image)
     if image.mode in WIDE_GREY_MODES:
         return narrow_grey(image).convert("RGB")
     if not image.has_transparency_data:
@@ -32,6 +45,22 @@ def to_rgb(image: Image.Image, alpha: str = "white") -> Image.Image:
     layer = image.convert("RGBA")
     matte = Image.new("RGBA", layer.size, (*colour, 255))
     return Image.alpha_composite(matte, layer).convert("RGB")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF says; as it is stored where that cannot be read, as browsers show it.
+
+    ``ImageOps.exif_transpose`` fails there, and where any other EXIF tag cannot be written again.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    # Pillow raises whatever the damage makes it trip over: syntax, value and struct errors among them.
+    except Exception:
+        return image
+    turn = TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
 
 
 def matte_colour(alpha: str) -> tuple[int, int, int]:

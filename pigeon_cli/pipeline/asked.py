@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from PIL import Image
 from torch import Tensor
@@ -11,6 +12,9 @@ from torch import Tensor
 from pigeon_cli.core.configs import ModelSpec
 from pigeon_cli.core.records import AS_IT_WAS, Framing
 from pigeon_cli.history.framing import framed_like
+
+FOLLOW_REFERENCE: Final = "to have a reference image followed, give --ref IMG and --ref-mask 0"
+"""Both options: a reference that was given may have been put aside, and words have no reference to follow."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +42,26 @@ class Asked:
     """Whether that drawing is by the hand that drew the history, as far as can be told."""
     foretold: bool = False
     """Whether that hand never drew it, and the drawing is what it should be like."""
+    by_other_hand: bool = False
+    """Whether nothing else was known than a drawing by a hand that is not near to the history's."""
 
     def warnings(self) -> tuple[str, ...]:
-        """A sentence where a guess or another thing stands in for the one that was asked for."""
+        """A sentence where a guess, another hand's drawing or another thing stands in for what was asked for."""
         if self.foretold:
             return (
                 f"no drawing of {self.recalled!r} by a hand like the history's is known: what it should be like was "
-                "foretold from others (--ref-mask 0 follows your reference)",
+                f"foretold from others ({FOLLOW_REFERENCE})",
+            )
+        if self.by_other_hand:
+            return (
+                f"no drawing of {self.recalled!r} by a hand like the history's is known: another hand's lines are kept, "
+                f"in the history's colours ({FOLLOW_REFERENCE})",
             )
         if self.recalled == self.recognised or self.recalled is None:
             return ()
         return (
             f"no drawing of {self.recognised!r} by a hand like the history's is known: its {self.recalled!r}, "
-            "which should be much alike, stands in (--ref-mask 0 follows your reference)",
+            f"which should be much alike, stands in ({FOLLOW_REFERENCE})",
         )
 
     def framed(self, spec: ModelSpec) -> Asked:

@@ -61,3 +61,5 @@ class MaskOutcome:
     reference_framing: Framing = AS_IT_WAS
     reference: Image.Image | None = None
     """The reference as it was read."""
+    warnings: tuple[str, ...] = ()
+    """As those of an :class:`Outcome`, as far as they are about masks."""

@@ -211,7 +211,8 @@ def _recalled(asked: Asked, parts: Parts, things: Sequence[Remembered], memory: 
         drawing = foretold_drawing(memory, thing, hands)
     if drawing is None:
         drawing = drawing_alike(memory, thing, hands)
-    if drawing is None and wish is None:
+    by_other_hand = drawing is None and wish is None
+    if by_other_hand:
         drawing = nearest_drawing(memory, thing, hands)
     if drawing is None:
         return asked
@@ -219,4 +220,11 @@ def _recalled(asked: Asked, parts: Parts, things: Sequence[Remembered], memory: 
         picture = to_images(vae, memory.latents([drawing]))[0]
     by_own_hand = hands is not None and int(hands.argmax()) == int(memory.hands[drawing])
     label, foretold = things[int(memory.things[drawing])].label, memory.is_foretold(drawing)
-    return replace(asked, reference=picture, recalled=label, by_own_hand=by_own_hand, foretold=foretold)
+    return replace(
+        asked,
+        reference=picture,
+        recalled=label,
+        by_own_hand=by_own_hand,
+        foretold=foretold,
+        by_other_hand=by_other_hand and not by_own_hand,
+    )

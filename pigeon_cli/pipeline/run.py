@@ -56,7 +56,8 @@ class GenerateResult:
 
 @dataclass(frozen=True)
 class InspectResult:
-    """The images in the report's order as RGB, ``None`` for a reference imagined from words, and their masks."""
+    """The images in the report's order as they were read, RGB, ``None`` for a reference imagined from words, and their
+    masks."""
 
     images: list[Image.Image | None]
     report: MaskReport
@@ -185,7 +186,8 @@ def mask_report_of(request: GenerateRequest, outcome: MaskOutcome, session: Sess
         for image, mask in zip(request.used_history, outcome.history_tokens, strict=True)
     ]
     wish = request.reference
-    name, sha256 = (wish.path.name, wish.sha256) if wish else (None, None)
+    # Where a drawing was recalled it is not the file's tokens that were looked at.
+    name, sha256 = (wish.path.name, wish.sha256) if wish and outcome.recalled is None else (None, None)
     settings = settings_used(request, outcome.settings)
     return MaskReport(
         model=model,
@@ -200,6 +202,7 @@ def mask_report_of(request: GenerateRequest, outcome: MaskOutcome, session: Sess
         recalled=outcome.recalled,
         reference_framing=outcome.reference_framing,
         versions=versions(),
+        warnings=outcome.warnings,
     )
 
 

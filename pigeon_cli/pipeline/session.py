@@ -137,9 +137,10 @@ class Session:
     ) -> MaskOutcome:
         """Which tokens :meth:`personalize` would keep and drop, told the same; nothing is drawn."""
         settings, asked = resolve(self.model, choices), Asked(history, reference, words, ())
-        return self._within_memory(
+        outcome, told = self._within_memory(
             asked, settings, False, lambda: self._masks(asked, settings, Stages(self.parts, progress))
-        )[0]
+        )
+        return replace(outcome, warnings=(*told, *outcome.warnings))
 
     def reconstruct(self, image: Image.Image, **choices: Unpack[Choices]) -> Image.Image:
         """The image through codes and back: what the image generator makes of a perfect answer."""
@@ -253,8 +254,10 @@ class Session:
         with stages("mask", len(settings.dials)):
             masks = self._mask(inputs, settings)
         history, reference = self._history_masks(inputs, masks), self._reference_masks(inputs, masks, settings)
+        # Nothing is drawn, so that it is no matter whether pixels are seen.
+        told = (*asked.warnings(), *self._warnings(asked.words, settings, pixels_seen=True))
         return MaskOutcome(
-            history, reference, settings, asked.recognised, asked.recalled, asked.framing, asked.reference
+            history, reference, settings, asked.recognised, asked.recalled, asked.framing, asked.reference, told
         )
 
     def _read(self, asked: Asked, settings: Settings, stages: Stages) -> Inputs:

@@ -67,17 +67,28 @@ def summary(report: MaskReport) -> str:
     return f"mask {chosen['mask']}, {shares}, seed {chosen['seed']}, model {clean(chosen['model'])}"
 
 
+def is_recalled(image: InspectedImage, report: MaskReport) -> bool:
+    """Whether the image is a drawing, known by heart, that took the place of the reference or of one from words."""
+    return image.role == "reference" and report.recalled is not None
+
+
+def name_of(image: InspectedImage, report: MaskReport) -> str:
+    """What was recalled, else the file's name, else the prompt; clean of control characters."""
+    name = report.recalled if is_recalled(image, report) else image.name
+    return clean(name if name is not None else report.prompt or "")
+
+
 def _column(
     picture: Image.Image | None, overlay: Image.Image, image: InspectedImage, report: MaskReport
 ) -> Image.Image:
-    counts = f"{len(image.mask.kept)} kept, {len(image.mask.dropped)} dropped"
+    role, counts = image.role, f"{len(image.mask.kept)} kept, {len(image.mask.dropped)} dropped"
     if picture is None:
-        origin = "imagined from words" if report.recalled is None else "recalled"
-        name, role = report.prompt or "", f"{image.role}, {origin}"
+        role += ", imagined from words"
     else:
-        name, role = image.name or "", image.role
         counts += f", {report.grid**2 - image.mask.placed} merged"
-    return make_sheet([[picture], [overlay]], [clean(name)], [role, counts], cell=smallest_side(report.grid))
+    if is_recalled(image, report):
+        role += ", recalled"
+    return make_sheet([[picture], [overlay]], [name_of(image, report)], [role, counts], cell=smallest_side(report.grid))
 
 
 def _legend(sheet: Image.Image, top: int, report: MaskReport) -> None:

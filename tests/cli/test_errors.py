@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import pigeon_cli
-from pigeon_cli.core.errors import InputError, MemoryBudgetError, UsageError, WeightsError
+from pigeon_cli.cli.talk import emit
+from pigeon_cli.core.errors import InputError, MemoryBudgetError, OutputError, UsageError, WeightsError
 from pigeon_cli.report import files
 
 
@@ -31,7 +33,9 @@ CASES = [
     (InputError("no", "yes"), 5),
     (OSError(errno.ENOSPC, "No space left on device", "/x"), 6),
     (OSError(errno.EROFS, "Read-only file system", "/x"), 6),
-    (PermissionError(errno.EACCES, "Permission denied", "/x"), 6),
+    (OSError(errno.EDQUOT, "Disk quota exceeded", "/x"), 6),
+    (PermissionError(errno.EACCES, "Permission denied", "/x"), 5),
+    (PermissionError(errno.EPERM, "Operation not permitted", "/x"), 5),
     (KeyboardInterrupt(), 130),
     (ValueError("odd\nsecond line"), 1),
     (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1),
@@ -58,6 +62,39 @@ def test_unexpected_errors_point_to_debug(pigeon, pipeline, liked: Path, wish: P
     ]
     result = pigeon("generate", "--history", liked, "--ref", wish, "--quiet", "--debug")
     assert result.exit_code == 1 and "Traceback" in result.stderr and "fails_with" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "lines"),
+    [
+        (errno.EACCES, ["error: cannot use /x: Permission denied", "hint: check its permissions"]),
+        (
+            errno.ENOSPC,
+            [
+                "error: cannot write /x: No space left on device",
+                "hint: free some space or choose another folder with --out",
+            ],
+        ),
+    ],
+)
+def test_what_may_not_be_used_is_no_full_disk(
+    pigeon, pipeline, liked: Path, wish: Path, number: int, lines: list[str]
+) -> None:
+    pipeline.fails_with = OSError(number, os.strerror(number), "/x")
+    result = pigeon("generate", "--history", liked, "--ref", wish, "--quiet")
+    assert result.stderr.splitlines() == lines
+
+
+def test_a_model_that_may_not_be_read(
+    pigeon, pipeline, liked: Path, wish: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", name)
+
+    monkeypatch.setattr("pigeon_cli.weights.store.find_model", refuse)
+    result = pigeon("generate", "--history", liked, "--ref", wish, "--model", "/private/model")
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert result.stderr == "error: cannot use /private/model: Permission denied\nhint: check its permissions\n"
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
@@ -198,7 +235,24 @@ def test_a_full_standard_output_is_told(liked: Path, wish: Path, tmp_path: Path)
         process = start("generate", "--history", "liked", "--ref", wish.name, "--quiet", cwd=tmp_path, stdout=full)
     _, talk = process.communicate(timeout=20)
     assert process.returncode == 6
-    assert talk.startswith(b"error: cannot write to standard output: No space left on device\n")
+    assert talk.splitlines() == [
+        b"error: cannot write to standard output: No space left on device",
+        b"hint: the images and the report themselves are written",
+    ]
+
+
+def test_only_what_is_written_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(sys, "stdout", SimpleNamespace(flush=refuse))
+    for written, hint in (
+        ("", "send the output where there is room"),
+        ("the pages", "the pages themselves are written"),
+    ):
+        with pytest.raises(OutputError) as caught:
+            emit(b"data", written)
+        assert caught.value.hint == hint
 
 
 def test_a_reader_that_leaves_is_no_error(liked: Path, wish: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -17,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 from pigeon_cli.cli.main import app
 from pigeon_cli.evaluation.encoders import load_clip
+from pigeon_cli.evaluation.requests import read_requests
 from tests.tiny_encoders import write_random_lpips, write_tiny_clip, write_tiny_dino
 from tests.tiny_requests import COLOURS, write_requests, write_row
 
@@ -139,7 +141,7 @@ def test_bars_are_drawn_for_every_measure(run: Run) -> None:
 def test_without_weights_what_cannot_be_computed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIGEON_CACHE", str(tmp_path / "cache"))
     requests = tmp_path / "requests.jsonl"
-    Image.new("RGB", (20, 20), "red").save(tmp_path / "liked.png")
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "liked.png", exif=b"Exif\0\0damaged")
     requests.write_text('{"id": "one", "history": ["liked.png"]}\n')
     (tmp_path / "row").mkdir()
     Image.new("RGBA", (30, 10), (0, 0, 0, 0)).save(tmp_path / "row" / "one.webp")
@@ -196,6 +198,32 @@ def test_request_files_that_cannot_be_used(run: Run, tmp_path: Path, text: str, 
     result = invoke("--data", tmp_path / "r.jsonl", "--row", row, "--out", tmp_path / "out", "--device", "cpu")
     assert (result.exit_code, result.stdout) == (5, "") and says in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_lines_end_where_json_lines_end(tmp_path: Path) -> None:
+    words = "one\u2028two\u0085three"
+    line = json.dumps({"id": "a", "history": [], "words": words}, ensure_ascii=False)
+    (tmp_path / "requests.jsonl").write_bytes(f"\ufeff{line}\r\n\n{line.replace('a', 'b', 1)}".encode())
+    requests, _ = read_requests(tmp_path)
+    assert [(request.id, request.words) for request in requests] == [("a", words), ("b", words)]
+
+
+def test_what_may_not_be_read_is_an_input(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = ("--data", tmp_path, "--out", tmp_path / "out", "--device", "cpu")
+
+    # Root may read anything, so the system's answer is planted.
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as planted:
+        planted.setattr(Path, "read_bytes", refuse)
+        data = invoke(*given, "--row", f"a={run.folder / 'right'}")
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    row = invoke(*given, "--row", "a=/private/rows")
+    for result, says in ((data, f"read the requests {tmp_path}/requests.jsonl"), (row, "use /private/rows")):
+        assert (result.exit_code, result.stdout) == (5, "")
+        error, hint = result.stderr.splitlines()
+        assert error == f"error: cannot {says}: Permission denied" and "permissions" in hint
 
 
 def test_the_same_arguments_give_the_same_bytes(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

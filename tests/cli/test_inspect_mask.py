@@ -37,6 +37,8 @@ class FakeMasks:
 
     requests: list[GenerateRequest] = field(default_factory=list)
     fails_with: BaseException | None = None
+    recalled: str | None = None
+    warnings: tuple[str, ...] = ()
 
     def inspect_masks(self, request: GenerateRequest, progress: Callable[[str, int, int], None]) -> SimpleNamespace:
         self.requests.append(request)
@@ -45,7 +47,7 @@ class FakeMasks:
             raise self.fails_with
         wish = request.reference
         images = [InspectedImage("history", image.path.name, image.sha256, MASK) for image in request.used_history]
-        named = (wish.path.name, wish.sha256) if wish else (None, None)
+        named = (wish.path.name, wish.sha256) if wish and self.recalled is None else (None, None)
         report = MaskReport(
             model=ModelRecord(request.model),
             device=DeviceRecord("cpu"),
@@ -60,9 +62,12 @@ class FakeMasks:
             prompt=request.prompt,
             grid=2,
             images=(*images, InspectedImage("reference", *named, MASK)),
+            recalled=self.recalled,
+            warnings=self.warnings,
         )  # fmt: skip
         pictures = [Image.new("RGB", (4, 4)) for _ in images]
-        return SimpleNamespace(images=[*pictures, Image.new("RGB", (4, 4)) if wish else None], report=report)
+        read = Image.new("RGB", (4, 4)) if wish or self.recalled else None
+        return SimpleNamespace(images=[*pictures, read], report=report)
 
 
 @pytest.fixture
@@ -139,6 +144,26 @@ def test_words_have_no_picture(pigeon, masks: FakeMasks, liked: Path) -> None:
     assert result.stderr.splitlines()[-1].split() == [
         "reference", "A", "red", "fox!", "-", "-", "2", "1", "0.1", "to", "0.5",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("wanted", [("--prompt", "a fox"), ("--ref", "red fox.png")])
+def test_what_was_recalled_has_its_own_name_and_numbers(
+    pigeon, masks: FakeMasks, liked: Path, wish: Path, wanted: tuple[str, str]
+) -> None:
+    masks.recalled = "fox face"
+    result = pigeon("inspect-mask", "--history", liked, *wanted, "--history-size", "1")
+    assert result.stderr.splitlines()[-1].split() == [
+        "reference", "fox", "face", "(recalled)", "4", "1", "2", "1", "0.1", "to", "0.5",
+    ]  # fmt: skip
+
+
+def test_warnings_of_the_pipeline_are_told(pigeon, masks: FakeMasks, liked: Path, wish: Path) -> None:
+    masks.warnings = ("a thing like it stands in", "the model mini does not know these words: xyzzy")
+    (liked / "99.png").write_bytes(b"broken")
+    result = pigeon("inspect-mask", "--history", liked, "--ref", wish, "--json", "--quiet")
+    told = json.loads(result.stdout)["warnings"]
+    assert "99.png" in told[0] and tuple(told[1:]) == masks.warnings
+    assert result.stderr.splitlines() == [f"warning: {each}" for each in told]
 
 
 @pytest.mark.parametrize(("name", "stem"), ODD_NAMES)

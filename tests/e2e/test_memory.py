@@ -104,7 +104,8 @@ def test_the_masks_are_those_of_the_drawing(
     assert result.exit_code == 0, result.output
     masks = json.loads(result.stdout)
     jsonschema.validate(masks, read_schema("masks-v1.schema.json"))
-    assert masks["recalled"] == "happy cat"
+    # What was looked at is no file of the user's.
+    assert masks["recalled"] == "happy cat" and masks["images"][-1]["name"] is None
     assert tuple(masks["images"][-1]["codes"]) == shown_codes(remembering, CAT)
 
 
@@ -163,9 +164,33 @@ def test_a_drawing_that_should_be_alike_stands_in_and_it_is_said(
     report = json.loads(result.stdout)
     jsonschema.validate(report, read_schema())
     assert (report["recognised"], report["recalled"]) == ("red fox", "happy cat")
-    assert any("'red fox'" in each and "'happy cat'" in each for each in report["warnings"])
+    (told,) = [each for each in report["warnings"] if "'red fox'" in each and "'happy cat'" in each]
+    # A prompt has no reference that --ref-mask alone could bring back.
+    assert "--ref IMG and --ref-mask 0" in told
+    words = ["--history", str(liked), *map(str, asked), "--json", "--device", "cpu", "--model", str(remembering.path)]
+    masks = CliRunner().invoke(app, ["inspect-mask", *words])
+    assert told in json.loads(masks.stdout)["warnings"] and f"warning: {told}\n" in masks.stderr
     shown = shown_codes(remembering, CAT)
     assert tuple(report["candidates"][0]["reference_tokens"]["codes"]) == shown
+
+
+def test_words_bring_back_another_hands_drawing_and_it_is_said(
+    pigeon: Pigeon, liked: Path, remembering: ModelFolder
+) -> None:
+    def told() -> list[str]:
+        result = pigeon(
+            "--history", liked, "--prompt", "a red fox", "-n", "1", "--json", "--force", "--model", remembering.path
+        )
+        assert result.exit_code == 0, result.output
+        report = json.loads(result.stdout)
+        assert report["recalled"] == "red fox"
+        return [each for each in report["warnings"] if "another hand's lines" in each and "'red fox'" in each]
+
+    assert told() == []
+    weights = read_part(remembering.part("memory"))
+    weights["tells_hand.bias"], weights["likeness"] = torch.tensor([50.0, 0.0, 0.0]), torch.zeros(1).byte()
+    save_part(remembering.part("memory"), weights)
+    assert len(told()) == 1
 
 
 def test_a_drawing_that_was_foretold_stands_in_and_it_is_said(
@@ -208,6 +233,7 @@ def test_the_masks_of_a_recognised_reference_are_those_of_generate(
     assert seen.exit_code == 0, seen.output
     masks, report = json.loads(seen.stdout), json.loads(drawn.stdout)
     assert masks["recalled"] == report["recalled"] == "red fox"
+    assert masks["reference"]["path"] == "wish.png" and masks["images"][-1]["sha256"] is None
     tokens = report["candidates"][0]["reference_tokens"]
     assert masks["images"][-1]["kept"] == tokens["kept"]
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import io
 import os
+import warnings
 import zlib
 from pathlib import Path
 
@@ -12,7 +15,8 @@ from PIL import Image
 
 from pigeon_cli.core.errors import InputError
 from pigeon_cli.core.records import HistoryImage, HistoryStatus
-from pigeon_cli.history.intake import gather, open_image
+from pigeon_cli.history.intake import IntakeLimits, gather, open_image
+from pigeon_cli.history.preprocess import to_rgb
 
 
 def noisy(mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> Image.Image:
@@ -112,6 +116,32 @@ def test_odd_pixels(tmp_path: Path) -> None:
     assert open_image(tmp_path / "rotated.jpg").getexif()[0x0112] == 6
 
 
+def exif_of(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x0131] = orientation, "a program's name"
+    return exif.tobytes()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize(
+    ("data", "size"),
+    [
+        (exif_of(6), (30, 40)),
+        (b"Exif\0\0XX" + exif_of(6)[8:], (40, 30)),
+        (exif_of(6)[:20], (40, 30)),
+        (exif_of(6)[:12], (40, 30)),
+        (exif_of(6)[:-8], (30, 40)),
+    ],
+    ids=["whole", "no header", "directory cut off", "header alone", "all but the orientation damaged"],
+)
+def test_damaged_exif_is_passed_over(tmp_path: Path, suffix: str, data: bytes, size: tuple[int, int]) -> None:
+    path = save(tmp_path / f"x.{suffix}", noisy(), exif=data)
+    assert only(path).status is HistoryStatus.USED
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert to_rgb(open_image(path)).size == size
+
+
 def test_first_frame_only(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     path = save(tmp_path / "moving.gif", frames[0], save_all=True, append_images=frames[1:])
@@ -138,6 +168,46 @@ def test_nothing_usable_says_how_many_and_why(tmp_path: Path) -> None:
     message = caught.value.message
     assert str(tmp_path) in message and "5 skipped" in message
     assert "0.png: the file is empty" in message and "and 2 more" in message
+
+
+def test_the_hint_is_about_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hint(path: Path) -> str:
+        hints = []
+        for use in (open_image, lambda path: gather([path])):
+            with pytest.raises(InputError) as caught:
+                use(path)
+            hints.append(caught.value.hint)
+        assert hints[0] == hints[1]
+        return hints[0]
+
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "gone.png").symlink_to("nowhere.png")
+    assert "PNG, JPEG" in hint(tmp_path / "text.png")
+    assert hint(tmp_path / "gone.png") == "check the path"
+    with pytest.raises(InputError) as caught:
+        gather([tmp_path])
+    assert "PNG, JPEG" in caught.value.hint and "check the path" in caught.value.hint
+    mine = save(tmp_path / "mine.png", noisy())
+    with pytest.raises(InputError) as caught:
+        gather([mine], limits=IntakeLimits(pixels=9))
+    assert caught.value.hint == "give a smaller one"
+    with pytest.raises(InputError) as caught:
+        gather([mine], reference_sha=hashlib.sha256(mine.read_bytes()).hexdigest())
+    assert caught.value.hint == "give liked images that differ from the reference"
+
+    # Root may read anything, so the system's answer is planted.
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)
+    assert hint(mine) == "check its permissions"
+
+
+def test_a_folder_without_images_points_to_recursive_once(tmp_path: Path) -> None:
+    for recursive in (False, True):
+        with pytest.raises(InputError, match="no image in the history") as caught:
+            gather([tmp_path], recursive=recursive)
+        assert ("--recursive" in caught.value.hint) is not recursive
 
 
 def test_missing_paths_stop(tmp_path: Path) -> None:

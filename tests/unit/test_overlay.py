@@ -9,6 +9,7 @@ import pytest
 from PIL import Image, ImageStat
 
 from pigeon_cli.core.records import DeviceRecord, InspectedImage, MaskReport, ModelRecord, TokenMask
+from pigeon_cli.report import masks_sheet
 from pigeon_cli.report.masks_sheet import LEGEND_HEIGHT, draw_masks_sheet, draw_overlays, summary
 from pigeon_cli.report.overlay import (
     Heat,
@@ -103,7 +104,7 @@ def test_heat_spans_all_masks_and_survives_odd_scores() -> None:
     assert Heat(0.3, 0.3).colour(0.3) == viridis(0.5)
 
 
-def report(names: list[str | None], kind: str = "learned") -> MaskReport:
+def report(names: list[str | None], kind: str = "learned", recalled: str | None = None) -> MaskReport:
     images = [InspectedImage("history", name, "0" * 64, MASK) for name in names[:-1]]
     settings = {"mask": kind, "history_mask": 0.2, "reference_mask": 0.5, "seed": 3, "model": "mini"}
     return MaskReport(
@@ -115,6 +116,7 @@ def report(names: list[str | None], kind: str = "learned") -> MaskReport:
         prompt="two\nlines",
         grid=4,
         images=(*images, InspectedImage("reference", names[-1], None, MASK)),
+        recalled=recalled,
     )
 
 
@@ -132,6 +134,28 @@ def test_the_sheet_has_every_image_and_a_legend(count: int) -> None:
     column = 256 + 2 * 6
     assert sheet.width == max(4, min(count + 1, 6)) * column
     assert (sheet.height - LEGEND_HEIGHT) % (-(-(count + 1) // 6)) == 0
+
+
+@pytest.mark.parametrize(
+    ("picture", "name", "recalled", "column"),
+    [
+        (GREY, "mine.png", None, ("mine.png", "reference", "2 kept, 1 dropped, 13 merged")),
+        (GREY, None, "red\nfox", ("red\\nfox", "reference, recalled", "2 kept, 1 dropped, 13 merged")),
+        (None, None, None, ("two\\nlines", "reference, imagined from words", "2 kept, 1 dropped")),
+    ],
+)
+def test_a_column_says_whose_picture_it_is(
+    monkeypatch: pytest.MonkeyPatch, picture: Image.Image | None, name: str | None, recalled: str | None, column
+) -> None:
+    written: list[tuple[str, ...]] = []
+
+    def sheet(rows, headers, captions, cell) -> Image.Image:
+        written.append((*headers, *captions))
+        return GREY
+
+    monkeypatch.setattr(masks_sheet, "make_sheet", sheet)
+    draw_masks_sheet([GREY, picture], [GREY, GREY], report(["liked.png", name], recalled=recalled))
+    assert written == [("liked.png", "history", "2 kept, 1 dropped, 13 merged"), column]
 
 
 def test_the_summary_says_what_decided() -> None:
