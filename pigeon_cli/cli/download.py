@@ -101,7 +101,7 @@ def get(
     from pigeon_cli.weights.catalog import load_catalog
     from pigeon_cli.weights.download import Settings, carry_out
     from pigeon_cli.weights.plan import make_plan, named_sources
-    from pigeon_cli.weights.sources import Access
+    from pigeon_cli.weights.sources import Access, parse_token
 
     chosen = load_catalog().model(model)
     sources = named_sources(chosen, source or [])
@@ -109,7 +109,7 @@ def get(
         print_note(f"{model} is in the package: there is nothing to download")
         show(json, model_document(chosen), [bundled_folder(chosen)])
         return
-    access = Access(endpoint.rstrip("/") if endpoint else None, token, offline)
+    access = Access(endpoint.rstrip("/") if endpoint else None, parse_token(token), offline)
     with transfer_display() as listener:
         plan = make_plan(chosen, cache_root(), sources, access, keep_original, listener.note)
     say_plan(plan)
@@ -152,26 +152,36 @@ def path(model: Name, json: Json = False, debug: Debug = False) -> None:
 @reports_errors
 def verify(model: Name, json: Json = False, debug: Debug = False) -> None:
     """Hash every file again and compare; what is damaged is fetched anew by the next download."""
-    from pigeon_cli.core.errors import WeightsError
+    from pigeon_cli.core.errors import UsageError, WeightsError
 
     chosen, folders = find_folders(model)
+    if not folders:
+        raise UsageError(
+            f"{model} is in the package, which has no hashes of its files", "if it fails, reinstall pigeon-cli"
+        )
     results: dict[str, str] = {}
+    lacking = []
     with transfer_display() as listener:
         for folder in folders:
             if (manifest := folder.sealed) is None:
-                raise not_complete(chosen, folder)
+                lacking.append(folder)
+                continue
             problems = folder.verify(manifest, listener)
             results |= {str(folder.path / file.path): problems.get(file.path, "") for file in manifest.files}
     bad = {name: problem for name, problem in results.items() if problem}
     files = [{"path": name, "ok": not problem, "problem": problem} for name, problem in results.items()]
     lines = [f"{'damaged' if problem else 'ok'}\t{name}" for name, problem in results.items()]
-    show(json, {"model": chosen.name, "ok": not bad, "files": files}, lines)
+    lines += [f"{folder.state}\t{folder.path}" for folder in lacking]
+    parts = [{"part": folder.part, "state": folder.state, "path": str(folder.path)} for folder in lacking]
+    show(json, {"model": chosen.name, "ok": not bad and not lacking, "files": files, "lacking": parts}, lines)
     if bad:
         name, problem = next(iter(bad.items()))
         more = f" ({len(bad) - 1} more)" if len(bad) > 1 else ""
         raise WeightsError(
             f"the file {name} is damaged: {problem}{more}", f"fetch it again with: pigeon download {chosen.name}"
         )
+    if lacking:
+        raise not_complete(chosen, lacking[0])
 
 
 @app.command()
@@ -187,7 +197,10 @@ def remove(model: Name, json: Json = False, debug: Debug = False) -> None:
     removed, freed = [], 0
     with transfer_display() as listener:
         for folder in folders:
-            if users := other_users(chosen, folder.part):
+            if (users := other_users(chosen, folder.part)) and len(folders) == 1:
+                commands = " and ".join(f"pigeon download remove {user}" for user in users)
+                raise UsageError(f"{model} stays: {', '.join(users)} needs it", f"it goes with: {commands}")
+            if users:
                 print_note(f"{folder.part} stays: {', '.join(users)} needs it")
             elif folder.state != "absent":
                 with folder.locked(listener):

@@ -42,11 +42,9 @@ def find_folders(name: str) -> tuple[Model, list[PartFolder]]:
 
 
 def other_users(model: Model, part: str) -> list[str]:
-    """The complete combinations, other than ``model``, that need ``part``; for a single part, nobody is asked."""
+    """The complete combinations, other than ``model``, that need ``part``."""
     from pigeon_cli.weights.catalog import load_catalog
 
-    if len(model.parts) < 2:
-        return []
     others = [other for other in load_catalog().models.values() if len(other.parts) > 1 and other.name != model.name]
     return [
         other.name

@@ -22,7 +22,8 @@ USABLE: Final = 0.9
 
 _STATUS = Path("/proc/self/status")
 _SYSTEM = Path("/proc/meminfo")
-_CONTROL_GROUP = Path("/sys/fs/cgroup")
+_OWN_GROUPS = Path("/proc/self/cgroup")
+_CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
 def stays_whole(model: StoredModel) -> bool:
@@ -63,19 +64,40 @@ def _peak_resident() -> int | None:
 def _free_memory(held: int) -> int:
     """Bytes of main memory that are free or could be; all of it but ``held`` where nobody says more."""
     if (free := _counted(_SYSTEM, "MemAvailable")) is not None:
-        return min(free, _free_in_group())
+        return min(free, _free_in_groups())
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") - held
     return sys.maxsize
 
 
-def _free_in_group() -> int:
-    """What a container's limit leaves; file pages that nobody works with can be had back."""
+def _free_in_groups() -> int:
+    """What the limits of this process's control groups leave, its own one's and those of all above it."""
+    if not _OWN_GROUPS.is_file():
+        return sys.maxsize
+    least = sys.maxsize
+    for line in _OWN_GROUPS.read_text(encoding="utf-8", errors="replace").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # version 2
+            root, names = _CONTROL_GROUPS, ("memory.max", "memory.current", "inactive_file")
+        elif controllers == "memory":  # version 1
+            root = _CONTROL_GROUPS / "memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        # Inside a container the path may be that of the host: what is not there limits nothing, and the root is.
+        group = root / path.lstrip("/")
+        inside = [each for each in (group, *group.parents) if each.is_relative_to(root)]
+        least = min(least, *(_free_in_group(each, *names) for each in inside))
+    return least
+
+
+def _free_in_group(group: Path, limit: str, used: str, inactive: str) -> int:
+    """What one group's limit leaves; file pages that nobody works with can be had back."""
     try:
-        limit, used = ((_CONTROL_GROUP / f"memory.{name}").read_text("ascii") for name in ("max", "current"))
-        statistics = dict(line.split() for line in (_CONTROL_GROUP / "memory.stat").read_text("ascii").splitlines())
-        return int(limit) - int(used) + int(statistics["inactive_file"])
-    except (OSError, ValueError, KeyError):  # no container, or no limit ("max")
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text("ascii").splitlines())
+        most, taken = (int((group / name).read_text("ascii")) for name in (limit, used))
+        return most - taken + int(statistics[inactive])
+    except (OSError, ValueError, KeyError):  # no such group, or no limit ("max")
         return sys.maxsize
 
 

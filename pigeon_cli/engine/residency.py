@@ -158,9 +158,14 @@ class Parts:
 
     def follow(self, plan: Plan, device: DeviceChoice) -> None:
         """Carry ``plan`` out from now on, on the device that it names; what is in memory goes first."""
+        self.release()
+        self.plan, self.device, self._ahead = plan, device, list(plan.steps)
+
+    def release(self) -> None:
+        """Let go of what is in memory, and of the rest of the plan, which counts on it."""
+        self._ahead = []
         for name in self.resident:
             self._evict(name)
-        self.plan, self.device, self._ahead = plan, device, list(plan.steps)
 
     def enter(self, stage: str) -> None:
         """Load and evict what the plan says up to its stage ``stage``; nothing for a stage that no plan knows."""
@@ -223,8 +228,8 @@ class Parts:
 def merge_lora_file(model: LlamaForCausalLM, folder: ModelFolder, config: LanguageConfig) -> None:
     """Fold the adapter of ``folder`` into ``model``: W + alpha / rank * B A for every pair in the file.
 
-    Each target must have exactly its two matrices of the right shapes, or :class:`WeightsError` names the first that
-    has not.
+    Each target must have exactly its two matrices of the right shapes, both floating, or :class:`WeightsError` names
+    the first that has not.
     """
     path = folder.part("lora")
     found = read_part(path)
@@ -237,7 +242,9 @@ def merge_lora_file(model: LlamaForCausalLM, folder: ModelFolder, config: Langua
     for name, module in linears.items():
         wanted[_lora_key(name, "A")] = (config.lora_rank, module.in_features)
         wanted[_lora_key(name, "B")] = (module.out_features, config.lora_rank)
-    shapes: dict[str, Any] = {key: tuple(tensor.shape) for key, tensor in found.items()}
+    shapes: dict[str, Any] = {
+        key: tuple(tensor.shape) if tensor.is_floating_point() else tensor.dtype for key, tensor in found.items()
+    }
     if wrong := sorted(key for key in wanted.keys() | shapes.keys() if wanted.get(key) != shapes.get(key)):
         raise WeightsError(
             f"the adapter {path} does not fit the language model: {len(wrong)} tensors differ, first {wrong[0]}",

@@ -54,7 +54,7 @@ class Asked:
             )
         if self.by_other_hand:
             return (
-                f"no drawing of {self.recalled!r} by a hand like the history's is known: another hand's lines are kept, "
+                f"no drawing of {self.recalled!r} by a hand like the history's is known: another hand's lines stay, "
                 f"in the history's colours ({FOLLOW_REFERENCE})",
             )
         if self.recalled == self.recognised or self.recalled is None:

@@ -88,7 +88,8 @@ def plan_for(
 ) -> Plan:
     """The plan for ``demand``; after ``failed``, which ran out of memory, the next smaller one.
 
-    Raises :class:`MemoryBudgetError` where nothing fits, and :class:`UsageError` for a precision that cannot be had.
+    What is in memory when it is made is taken to stay there. Raises :class:`MemoryBudgetError` where nothing fits, and
+    :class:`UsageError` for a precision that cannot be had.
     """
     natural = Precision.BFLOAT16 if model.mapped else Precision.FLOAT32
     tried = precisions(budget.dtype, budget.quantize, natural)

@@ -101,7 +101,7 @@ class FreeRater:
     """Nothing trained: codes are compared in the decoder's space, pixels by CLIP and the paper's rule (DESIGN.md,
     "Selection")."""
 
-    def __init__(self, parts: Parts, title: str = "") -> None:
+    def __init__(self, parts: Parts, title: str) -> None:
         """``title`` stands for the words where there are none, as in posters."""
         self._parts, self._title = parts, title
 
@@ -164,3 +164,8 @@ class FreeRater:
         from transformers import CLIPTokenizer
 
         return CLIPTokenizer.from_pretrained(str(self._parts.model.clip), local_files_only=True)
+
+
+def rater_of(parts: Parts, text: sentencepiece.SentencePieceProcessor, title: str) -> Rater:
+    """The model's own scorer, or nothing trained where it has none; ``title`` as in :class:`FreeRater`."""
+    return FreeRater(parts, title) if parts.model.spec.scorer is None else LearnedRater(parts, text)

@@ -42,7 +42,7 @@ from pigeon_cli.pipeline.imagine import (
 from pigeon_cli.pipeline.outcomes import Drawing, MaskOutcome, Outcome
 from pigeon_cli.pipeline.planning import Budget, MoreTokens, demand_of, device_of, needs_plan, plan_for
 from pigeon_cli.pipeline.rank import drop_repeats, rank, shortlist, warnings_of
-from pigeon_cli.pipeline.raters import FreeRater, Inputs, LearnedRater, Rater
+from pigeon_cli.pipeline.raters import Inputs, rater_of
 from pigeon_cli.pipeline.recall import Remembered, recall, remembered
 from pigeon_cli.pipeline.reference import SeenReference, reader_of
 from pigeon_cli.pipeline.settings import Choices, Settings, resolve
@@ -188,6 +188,8 @@ class Session:
         while True:
             if needs_plan(self.model, self.budget):
                 given = len(asked.history), asked.reference is not None, asked.words, asked.titles
+                # No plan begins with what the one before has loaded, so it must not count it.
+                self.parts.release()
                 plan = self._plan(*given, settings, draws, failed, per_image)
                 self.parts.follow(plan, device_of(plan, self._chosen))
             try:
@@ -211,10 +213,7 @@ class Session:
             reference = self._slots(masks, settings, asked.by_own_hand)
         codes = self._imagine(inputs, asked.titles, masks, reference, settings, stages)
         candidates = self._record(inputs, masks, codes, settings)
-        if self.spec.scorer is None:
-            rater: Rater = FreeRater(self.parts, settings.title)
-        else:
-            rater = LearnedRater(self.parts, self.text)
+        rater = rater_of(self.parts, self.text, settings.title)
         with stages("prescore", len(candidates)):
             rated = rater.prescore(inputs, [candidate.codes for candidate in candidates])
         candidates = [

@@ -108,6 +108,9 @@ class PartFolder:
 
     def _problem(self, file: StoredFile, listener: Listener) -> str:
         path, tally = self.path / file.path, Tally(Digest("sha256", file.sha256), file.bytes)
-        if not path.is_file():
-            return "it is missing"
-        return read_into(tally, path, lambda _: listener.progress(file.path, tally.length, file.bytes)).problem
+        try:
+            if not path.is_file():
+                return "it is missing"
+            return read_into(tally, path, lambda _: listener.progress(file.path, tally.length, file.bytes)).problem
+        except OSError as error:
+            return f"it cannot be read: {error.strerror}"

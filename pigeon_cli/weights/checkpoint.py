@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -26,6 +28,7 @@ def save_part(
     """Write floating tensors as ``dtype``, others as they are, through a temporary file beside ``path``.
 
     ``packed`` writes large matrices as int8 instead (:func:`pigeon_cli.weights.packed.pack`), but those of ``exact``.
+    Raises :class:`OutputError`.
     """
     if packed:
         tensors = pack(tensors, dtype, exact)
@@ -35,7 +38,7 @@ def save_part(
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(ready, temporary, metadata={"format": "pt"})
+        save_tensors(ready, temporary)
         # The file is made readable by its owner alone; installed packages are read by everyone.
         temporary.chmod(0o644)
         os.replace(temporary, path)
@@ -44,6 +47,16 @@ def save_part(
         raise OutputError(
             f"cannot write the weights file {path}: {error}", "free space or choose another folder"
         ) from error
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write contiguous tensors of the main memory, none sharing its memory; raises ``OSError`` for the disk."""
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        # It tells of a full disk only in words.
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
 
 
 def read_part(path: Path, start: str = "") -> dict[str, Tensor]:
@@ -77,8 +90,8 @@ def load_tensors(
 ) -> None:
     """Copy ``found`` (read from ``path``) into the tensors ``wanted``.
 
-    Every wanted tensor must be in the file with the same shape, and every key of the file must be wanted or be in
-    ``ignored``; else :class:`WeightsError` names the file, the key and both shapes.
+    Every wanted tensor must be in the file with the same shape, floating if it is floating, and every key of the file
+    must be wanted or be in ``ignored``; else :class:`WeightsError` names the file, the key and both shapes or types.
     """
     for name in sorted(set(wanted) | set(found)):
         if name in ignored and name not in wanted:
@@ -91,6 +104,9 @@ def load_tensors(
             raise _mismatch(
                 path, f"holds {name} as {tuple(found[name].shape)}, the model wants {tuple(wanted[name].shape)}"
             )
+        # Levels that have lost their scales would pass for weights.
+        if wanted[name].is_floating_point() != found[name].is_floating_point():
+            raise _mismatch(path, f"holds {name} as {found[name].dtype}, the model wants {wanted[name].dtype}")
     with torch.no_grad():
         for name, target in wanted.items():
             target.copy_(found[name])

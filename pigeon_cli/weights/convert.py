@@ -5,18 +5,15 @@ A pickle can run anything that it names; only torch's restricted reader (``weigh
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pigeon_cli.core.errors import WeightsError
+from pigeon_cli.weights.checkpoint import save_tensors
 from pigeon_cli.weights.disk import sync_folder, temporary_beside, write_whole, writing
 from pigeon_cli.weights.published import read_tensors
 from pigeon_cli.weights.shards import converted_name
@@ -33,8 +30,8 @@ def convert_pickle(source: Path, target: Path) -> None:
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _save(_apart(tensors), temporary)
-            # save_file makes it readable by its owner alone; a cache may be shared.
+            save_tensors(_apart(tensors), temporary)
+            # It is readable by its owner alone; a cache may be shared.
             temporary.chmod(0o644)
             with temporary.open("rb") as stream:
                 os.fsync(stream.fileno())
@@ -64,12 +61,3 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ready[name] = plain.clone() if place in seen and plain.numel() else plain
         seen.add(place)
     return ready
-
-
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    try:
-        save_file(tensors, path, metadata={"format": "pt"})
-    except SafetensorError as error:
-        # It tells of a full disk only in words.
-        number = re.search(r"os error (\d+)", str(error))
-        raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error

@@ -13,6 +13,8 @@ from pigeon_cli.core.errors import OutputError
 
 CACHE_VARIABLE: Final = "PIGEON_CACHE"
 TEMPORARY: Final = ".new"
+LEFT_OVER: Final = (f".*{TEMPORARY}", ".tmp??????")
+"""Names of what a killed process was making: ours, and those under which safetensors writes before it renames."""
 
 
 @contextmanager
@@ -56,8 +58,9 @@ def temporary_beside(path: Path) -> Path:
 def remove_temporaries(folder: Path) -> None:
     """Delete what killed processes were making; ask for the folder's lock first. Raises :class:`OutputError`."""
     with writing(folder):
-        for path in folder.rglob(f".*{TEMPORARY}"):
-            path.unlink()
+        for pattern in LEFT_OVER:
+            for path in folder.rglob(pattern):
+                path.unlink()
 
 
 def readable(count: int) -> str:

@@ -89,25 +89,33 @@ def _complete_part(plan: PartPlan, settings: Settings, listener: Listener) -> Ma
             if file.state != "there":
                 journal = settle(file, journal, folder.path, settings.keep_originals, listener)
         if plan.part.alignment:
-            journal = _pack(journal, folder.path, listener)
+            journal = _pack(plan, journal, listener)
         complete(folder.path, journal)
         kept = {file.place for file in plan.files} if settings.keep_originals else set()
         _sweep(folder.path, {NAME, *(file.path for file in journal.files), *kept})
     return journal
 
 
-def _pack(journal: Manifest, folder: Path, listener: Listener) -> Manifest:
+def _pack(plan: PartPlan, journal: Manifest, listener: Listener) -> Manifest:
     """Make one file of the pieces of an alignment, and one of its settings; returns what the manifest will say.
 
     The journal on disk goes on to speak of the pieces: until the manifest is there, they are what a next run needs.
     """
     from pigeon_cli.weights.published_alignment import PACKED_SETTINGS, PACKED_WEIGHTS, find_alignment, pack
 
+    folder = plan.folder.path
     listener.note(f"{PACKED_WEIGHTS}: putting the pieces together")
     # Left by a run that ended here, it would be found instead of the pieces.
     with writing(folder):
         (folder / PACKED_WEIGHTS).unlink(missing_ok=True)
-    pack(find_alignment(folder), folder)
+    try:
+        pack(find_alignment(folder), folder)
+    except WeightsError:
+        # Any piece without a hash may be another file than it seems: the next run fetches these again.
+        unproven = {file.result for file in plan.files if file.file.digest is None}
+        kept = tuple(file for file in journal.files if file.path not in unproven)
+        write_journal(folder, replace(journal, files=kept))
+        raise
     origins = tuple(origin for file in journal.files for origin in file.origins)
     tallies = {name: read_into(Tally(None, None), folder / name) for name in (PACKED_WEIGHTS, PACKED_SETTINGS)}
     records = (StoredFile(name, tally.length, tally.sha256, origins) for name, tally in tallies.items())

@@ -120,6 +120,13 @@ class _Receiver:
     def _begin(self, response: httpx2.Response) -> int | None:
         """The file's size in bytes, as far as it is known; starts over when the answer does not continue ours."""
         status, length = response.status_code, self.tally.length
+        html = response.headers.get("Content-Type", "").startswith("text/html")
+        if html and status in (OK, PARTIAL) and self.file.digest is None:
+            # No hash would show that it is not the file.
+            raise WeightsError(
+                f"cannot fetch {self.file.name}: the server sent a web page instead",
+                "try again tomorrow, or fetch it in a browser and pass its folder as --source",
+            )
         if status == NO_SUCH_RANGE and length:
             if self.file.size is None and _number(response.headers, "Content-Range", r"bytes \*/(\d+)") == length:
                 return length

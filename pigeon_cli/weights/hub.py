@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from json import JSONDecodeError
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from huggingface_hub.errors import CacheNotFound, HFValidationError
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # used by transformers likewise
 
 from pigeon_cli import __version__
-from pigeon_cli.core.errors import UsageError
+from pigeon_cli.core.errors import UsageError, WeightsError
 from pigeon_cli.weights.digests import Digest
 from pigeon_cli.weights.retry import TIMEOUT, PassingFailure, Patience, network_errors, offline
 from pigeon_cli.weights.sources import FORMS, Access, Listing, Source, SourceFile
@@ -31,8 +32,8 @@ def is_offline(access: Access) -> bool:
 def list_hub(source: Source, access: Access, note: Callable[[str], None]) -> Listing:
     """Names, sizes and hashes as the hub tells them; offline: what the hub's own cache holds of that revision.
 
-    Raises :class:`WeightsError` when the hub refuses or cannot be reached, :class:`UsageError` for a name that cannot
-    be a repository.
+    Raises :class:`WeightsError` when the hub refuses, cannot be reached or is none, :class:`UsageError` for a name that
+    cannot be a repository.
     """
     if is_offline(access):
         return _list_cache(source)
@@ -66,6 +67,11 @@ def _model_info(source: Source, access: Access, note: Callable[[str], None]) -> 
                 return api.model_info(source.name, revision=source.revision, files_metadata=True, timeout=TIMEOUT)
         except HFValidationError as error:
             raise UsageError(f"{source} is no source: {error}", FORMS) from error
+        except (JSONDecodeError, UnicodeDecodeError, TypeError, KeyError) as error:
+            raise WeightsError(
+                f"cannot fetch {what}: {api.endpoint} answered, but not as a hub does",
+                "check --endpoint, and whether this network wants a login in a browser first",
+            ) from error
         except PassingFailure as failure:
             patience.wait(failure)
 

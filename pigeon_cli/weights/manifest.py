@@ -81,6 +81,14 @@ def read_manifest(path: Path) -> Manifest | None:
         raise WeightsError(f"cannot read {path}: {error}", "delete this file and run the same command again") from error
 
 
+def recorded_files(folder: Path) -> tuple[StoredFile, ...]:
+    """What a manifest of ours in ``folder`` says of its files; none where there is no such file, or another's."""
+    try:
+        return _parse(json.loads((folder / NAME).read_text(encoding="utf-8"))).files
+    except (OSError, ValueError, TypeError, KeyError):
+        return ()
+
+
 def write_journal(folder: Path, manifest: Manifest) -> None:
     """Remember what is done so far; raises :class:`OutputError`."""
     write_whole(folder / JOURNAL, _text(manifest))

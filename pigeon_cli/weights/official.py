@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +16,11 @@ from pigeon_cli.core.errors import WeightsError
 from pigeon_cli.core.records import ModelRecord, WeightsFile
 from pigeon_cli.weights.checkpoint import sha256_of
 from pigeon_cli.weights.keymaps import CLIP, LORA, MODEL_FILES, Target, starting
-from pigeon_cli.weights.manifest import NAME, read_manifest
+from pigeon_cli.weights.manifest import StoredFile, recorded_files
 from pigeon_cli.weights.official_spec import CONFIGS, folder_spec
 from pigeon_cli.weights.published import Source, assign, find_files
 from pigeon_cli.weights.published_alignment import Alignment, check_settings, find_alignment
-from pigeon_cli.weights.store import DOWNLOADED
+from pigeon_cli.weights.store import ALIGNED_PARTS, DOWNLOADED
 from pigeon_cli.weights.store import is_official as is_official
 from pigeon_cli.weights.stored_model import M, TensorFile
 
@@ -75,7 +75,16 @@ class OfficialFolder:
         return replace(self, alignment=find_alignment(folder))
 
     def record(self) -> ModelRecord:
-        return ModelRecord(self.spec.name, tuple(self._known(path) for path in dict.fromkeys(self._files())))
+        recorded = {root / file.path: (root, file) for root in self._roots() for file in recorded_files(root)}
+        return ModelRecord(self.spec.name, tuple(self._known(path, recorded) for path in dict.fromkeys(self._files())))
+
+    def _roots(self) -> Iterator[Path]:
+        """The folders that are parts of the download cache, if this model was downloaded."""
+        yield self.path
+        if self.alignment is not None:
+            yield self.alignment.lora_file.parent
+        if self.clip is not None:
+            yield self.clip
 
     def _files(self) -> Iterator[Path]:
         yield from (self.path / name for name in CONFIGS)
@@ -89,25 +98,30 @@ class OfficialFolder:
         for source in sources:
             yield from source.files.shards
 
-    def _known(self, path: Path) -> WeightsFile:
-        """What is known of one file: from the manifest of the folder that holds it, or by reading a small one."""
-        for folder in path.parents:
-            if manifest := read_manifest(folder / NAME):
-                name, size = path.relative_to(folder).as_posix(), path.stat().st_size
-                for file in manifest.files:
-                    if (file.path, file.bytes) == (name, size):
-                        return WeightsFile(f"{folder.name}/{name}", file.sha256, "download")
-                break
+    def _known(self, path: Path, recorded: Mapping[Path, tuple[Path, StoredFile]]) -> WeightsFile:
+        """What is known of one file: from the download's records, if it still has their size, or by reading a small
+        one."""
+        size = path.stat().st_size
+        if path in recorded:
+            root, file = recorded[path]
+            if file.bytes == size:
+                return WeightsFile(f"{root.name}/{file.path}", file.sha256, "download")
         name = path.relative_to(self.path).as_posix() if path.is_relative_to(self.path) else "/".join(path.parts[-2:])
-        if path.stat().st_size <= HASHED_BELOW:
+        if size <= HASHED_BELOW:
             return WeightsFile(name, sha256_of(path))
         return WeightsFile(name, None, "nothing")
 
     def sources(self, part: str) -> list[Source]:
-        """The files that make up ``part``; raises :class:`WeightsError` where only an alignment could have it."""
+        """The files that make up ``part``; raises :class:`WeightsError` where only an alignment could have it, and for
+        a part that published models do not have."""
         if part == CLIP.part and self.clip is not None:
             return [Source(CLIP, find_files(self.clip, CLIP.files))]
         found = [Source(entry, find_files(self.path, entry.files)) for entry in MODEL_FILES if entry.part == part]
+        if not found and part not in ALIGNED_PARTS:
+            raise WeightsError(
+                f"published models have no {part}, and {self.path} is one",
+                "use a model that has one, such as mini",
+            )
         return found or [self.aligned.source(part)]
 
     def missing(self) -> list[str]:

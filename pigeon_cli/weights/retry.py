@@ -68,6 +68,11 @@ def network_errors(what: str) -> Iterator[None]:
         raise answer(error.response.status_code, error.response.headers, what) from error
     except OfflineModeIsEnabled as error:
         raise offline(what) from error
+    except (httpx2.LocalProtocolError, UnicodeEncodeError):
+        # Their words quote the wrong header, which may be that of the token: not even a traceback may hold them.
+        raise WeightsError(
+            f"cannot fetch {what}: no such request can be sent", "check --endpoint, --token and HF_TOKEN"
+        ) from None
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         if isinstance(error, httpx2.TransportError) and not isinstance(error, httpx2.UnsupportedProtocol):
             raise PassingFailure(f"the connection failed ({str(error) or type(error).__name__})") from error

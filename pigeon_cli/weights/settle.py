@@ -26,7 +26,14 @@ def settle(planned: PlannedFile, journal: Manifest, folder: Path, keep_original:
     source, tally = _obtain(planned, folder / planned.place, listener)
     target = folder / planned.result
     if planned.converts:
-        _convert(planned.place, source, target, listener)
+        try:
+            _convert(planned.place, source, target, listener)
+        except WeightsError:
+            # Where a server tells no hash, the fetch may be to blame: the next run is not to meet the same bytes.
+            if source != planned.file.local and planned.file.digest is None:
+                with writing(source):
+                    source.unlink()
+            raise
         result = read_into(Tally(None, None), target)
     else:
         result = tally

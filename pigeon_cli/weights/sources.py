@@ -78,6 +78,17 @@ def parse_source(text: str) -> Source:
     raise UsageError(f"{text!r} is no source", FORMS)
 
 
+def parse_token(text: str | None) -> str | None:
+    """A ``--token`` without the spaces and line ends that copying brings along; ``None`` where nothing is left.
+
+    Raises :class:`UsageError`, which does not quote it, for what no header can hold.
+    """
+    token = (text or "").strip()
+    if not (token.isascii() and token.isprintable()):
+        raise UsageError("the token holds signs that no token has", "copy it again from the settings page of the hub")
+    return token or None
+
+
 def list_source(source: Source, access: Access, note: Callable[[str], None]) -> Listing:
     """Ask a source what it holds, telling ``note`` of delays; raises :class:`WeightsError` when it cannot be asked."""
     if source.kind == "hub":

@@ -127,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _listing(self, repository: str, revision: str) -> None:
         if self.hub.listing_faults:
             fault = self.hub.listing_faults.pop(0)
-            self._short(fault.status, fault.headers)
+            self._short(fault.status, fault.headers, fault.instead or b"")
         elif repository not in self.hub.repositories:
             self._short(404, (("X-Error-Code", "RepoNotFound"),))
         elif revision not in ("main", COMMIT):

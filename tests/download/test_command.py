@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -17,8 +18,8 @@ import torch
 from typer.testing import Result
 
 from pigeon_cli.cli.transfer import transfer_display
-from pigeon_cli.weights.manifest import Manifest, complete
-from tests.download.hub_server import COMMIT, Fault, Hub
+from pigeon_cli.weights.manifest import Manifest, StoredFile, complete
+from tests.download.hub_server import COMMIT, Fault, Hub, sha256
 from tests.download.test_alignment import CONFIG, LORA, STAGE_1, saved
 from tests.download.test_kill import KILLED, official_layout, start
 
@@ -125,6 +126,69 @@ def test_remove_keeps_what_another_complete_model_needs(pigeon: Pigeon, tmp_path
     assert len(pigeon("download", "remove", "poster").stdout.splitlines()) == 3
 
 
+@pytest.mark.parametrize("part", ["lavit-7b-v2", "clip-vit-h-14"])
+def test_a_single_part_stays_while_a_complete_model_needs_it(pigeon: Pigeon, tmp_path: Path, part: str) -> None:
+    for name in ("lavit-7b-v2", "pigeon-sticker", "clip-vit-h-14"):
+        (tmp_path / "cache" / name).mkdir(parents=True)
+        complete(tmp_path / "cache" / name, Manifest(name, "here", "", None))
+    refused = pigeon("download", "remove", part)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert f"{part} stays: sticker needs it" in refused.stderr and "pigeon download remove sticker" in refused.stderr
+    assert len(pigeon("download", "remove", "sticker").stdout.splitlines()) == 3
+
+
+def test_verify_tells_what_it_found_before_it_names_the_part_that_is_not_there(pigeon: Pigeon, tmp_path: Path) -> None:
+    for name in ("lavit-7b-v2", "pigeon-sticker"):
+        folder = tmp_path / "cache" / name
+        folder.mkdir(parents=True)
+        (folder / "weights").write_bytes(b"right")
+        complete(folder, Manifest(name, "here", "", None, (StoredFile("weights", 5, sha256(b"right"), ()),)))
+    place = tmp_path / "cache" / "clip-vit-h-14"
+    plain, told = pigeon("download", "verify", "sticker"), pigeon("download", "verify", "sticker", "--json")
+    assert plain.exit_code == told.exit_code == 3
+    assert "clip-vit-h-14 is not in the cache" in plain.stderr
+    files = [tmp_path / "cache" / name / "weights" for name in ("lavit-7b-v2", "pigeon-sticker")]
+    assert plain.stdout.splitlines() == [*(f"ok\t{path}" for path in files), f"absent\t{place}"]
+    document = json.loads(told.stdout)
+    assert [(file["path"], file["ok"]) for file in document["files"]] == [(str(path), True) for path in files]
+    assert document["ok"] is False
+    assert document["lacking"] == [{"part": "clip-vit-h-14", "state": "absent", "path": str(place)}]
+
+
+def test_verify_names_a_file_that_cannot_be_read(
+    pigeon: Pigeon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "cache" / "dinov2-large"
+    folder.mkdir(parents=True)
+    (folder / "weights").write_bytes(b"right")
+    files = (StoredFile("weights", 5, sha256(b"right"), ()),)
+    complete(folder, Manifest("dinov2-large", "here", "", None, files))
+
+    def fails(*_: object) -> object:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("pigeon_cli.weights.cache.read_into", fails)
+    result = pigeon("download", "verify", "dinov2-large")
+    assert result.exit_code == 3 and result.stdout == f"damaged\t{folder / 'weights'}\n"
+    assert f"cannot be read: {os.strerror(errno.EIO)}" in result.stderr
+
+
+@pytest.mark.parametrize(("token", "sent"), [("", ""), (" ", ""), ("hf_secret\n", "Bearer hf_secret")])
+def test_a_token_may_come_with_a_line_end_or_be_empty(
+    pigeon: Pigeon, source, hub: Hub, pauses: list[float], token: str, sent: str
+) -> None:
+    result = pigeon("download", "lavit-7b-v2", *source, "--token", token, "--dry-run")
+    assert result.exit_code == 0 and pauses == [], result.stderr
+    assert [asked.token for asked in hub.asked] == [sent]
+
+
+@pytest.mark.parametrize("token", ["hf_secret\nmore", "hf_secret\x07", "hf_sécret"])
+def test_a_token_that_is_none_is_refused_and_not_shown(pigeon: Pigeon, source, hub: Hub, token: str) -> None:
+    result = pigeon("download", "lavit-7b-v2", *source, "--token", token, "--dry-run")
+    assert (result.exit_code, result.stdout) == (2, "") and "hf_s" not in result.stderr
+    assert "the token" in result.stderr and hub.asked == []
+
+
 def test_dry_run_lists_files_and_fetches_nothing(pigeon: Pigeon, source, hub: Hub, folder: Path) -> None:
     result = pigeon("download", "lavit-7b-v2", *source, "--dry-run")
     assert result.exit_code == 0
@@ -155,8 +219,9 @@ def test_mini_is_in_the_package(pigeon: Pigeon) -> None:
         assert result.exit_code == 0
         assert (Path(result.stdout.strip()) / "config.json").is_file()
     assert "nothing to download" in pigeon("download", "mini").stderr
-    assert pigeon("download", "verify", "mini").exit_code == 0
-    assert pigeon("download", "remove", "mini").exit_code == 2
+    for command in ("verify", "remove"):
+        refused = pigeon("download", command, "mini")
+        assert (refused.exit_code, refused.stdout) == (2, "") and "mini is in the package" in refused.stderr
 
 
 def test_path_is_silent_about_what_is_not_complete(pigeon: Pigeon, source, folder: Path) -> None:

@@ -13,8 +13,9 @@ import torch
 
 from pigeon_cli.core.errors import OutputError
 from pigeon_cli.weights import plan as plan_module
+from pigeon_cli.weights.checkpoint import save_part
 from pigeon_cli.weights.convert import convert_pickle
-from pigeon_cli.weights.disk import readable, unwritable
+from pigeon_cli.weights.disk import readable, remove_temporaries, unwritable
 from pigeon_cli.weights.listener import Listener
 from tests.download.conftest import Downloader
 from tests.download.test_fetch import failure
@@ -102,6 +103,21 @@ def test_a_disk_that_fills_up_while_converting_leaves_no_half_file(small_disk: P
     error = failure(lambda: convert_pickle(tmp_path / "model.bin", small_disk / "model.safetensors"), OutputError)
     assert "No space left" in error.message and "model.safetensors" in error.message
     assert list(small_disk.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_while_a_part_is_saved_leaves_no_half_file(small_disk: Path) -> None:
+    error = failure(lambda: save_part(small_disk / "unet.safetensors", {"weight": torch.zeros(400_000)}), OutputError)
+    assert "No space left" in error.message and "unet.safetensors" in error.message and "free space" in error.hint
+    assert list(small_disk.iterdir()) == []
+
+
+def test_what_killed_processes_were_making_goes_and_nothing_else(tmp_path: Path) -> None:
+    names = ["model.safetensors", "model.safetensors.0123456789ab.part", "manifest.json.part", "x.tmp"]
+    (tmp_path / "unet").mkdir()
+    for name in [*names, ".model.safetensors.12.new", ".tmpl0p4XQ"]:
+        (tmp_path / "unet" / name).touch()
+    remove_temporaries(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "unet").iterdir()) == sorted(names)
 
 
 def test_the_two_hints_differ() -> None:

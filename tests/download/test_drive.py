@@ -39,6 +39,8 @@ class Site:
     address: str = ""
     refused: set[str] = field(default_factory=set)
     cut: int | None = None
+    pages: set[str] = field(default_factory=set)
+    """Paths that are answered with a page behind the page that asks, too."""
     sent: list[tuple[str, int]] = field(default_factory=list)
 
     def folder_page(self, folder: str) -> str:
@@ -77,6 +79,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._page(QUOTA)
         elif url.path == "/uc" and self.site.path(wanted).endswith(".bin"):
             self._page(self.site.warning_page(wanted))
+        elif self.site.path(wanted) in self.site.pages:
+            self._page("<html>Sorry, we are unable to process this now.</html>")
         else:
             self._file(self.site.path(wanted))
 
@@ -166,6 +170,30 @@ def test_a_used_up_quota_is_told_in_the_words_of_drive(drive_download: Downloade
     drive_download()
     check(drive_download)
     assert STAGE_1[0] not in {path.removeprefix("checkpoint-7/") for path, _ in site.sent}, "it was done"
+
+
+def test_a_page_in_place_of_a_file_is_not_taken_for_it(drive_download: Downloader, site: Site) -> None:
+    path = f"checkpoint-7/{STAGE_1[1]}"
+    site.pages = {path}
+    error = failure(drive_download)
+    assert STAGE_1[1] in error.message and "web page" in error.message and "--source" in error.hint
+    site.pages = set()
+    drive_download()
+    check(drive_download)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [(STAGE_1[1], b"no pickle"), (LORA[0], b"no json"), (LORA[0], b"{}")], ids=str
+)
+def test_a_file_that_turns_out_to_be_another_is_fetched_again_by_the_next_run(
+    drive_download: Downloader, site: Site, name: str, content: bytes
+) -> None:
+    path = f"checkpoint-7/{name}"
+    right, site.files[path] = site.files[path], content
+    assert name.rpartition("/")[2] in failure(drive_download).message
+    site.files[path] = right
+    drive_download()
+    check(drive_download)
 
 
 def test_a_private_folder_is_an_error_that_names_it(

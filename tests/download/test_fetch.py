@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -190,7 +191,12 @@ def test_what_killed_runs_and_other_content_left_is_cleared_away(download: Downl
     hub.faults[BIG] = [Fault(403)]
     failure(download)
     weights = download.folder.path / "weights"
-    for name in (".model.safetensors.123.new", "model.safetensors.0123456789ab.part", "older.safetensors"):
+    for name in (
+        ".model.safetensors.123.new",
+        ".tmpl0p4XQ",
+        "model.safetensors.0123456789ab.part",
+        "older.safetensors",
+    ):
         (weights / name).write_bytes(b"left")
     download()
     download.check_complete(wanted)
@@ -204,6 +210,23 @@ def test_the_token_goes_to_the_hub_alone_and_is_not_kept(download: Downloader, h
     download.check_complete(wanted)
     assert {asked.token for asked in hub.asked if asked.server == "cdn"} == {""}
     assert "hf_secret" not in (download.folder.path / "manifest.json").read_text() + repr(download.plan())
+
+
+@pytest.mark.parametrize("token", ["hf_secret\nmore", "hf_secret\x00", "hf_sécret"])
+def test_a_token_that_cannot_be_sent_is_neither_tried_again_nor_quoted(download: Downloader, token: str) -> None:
+    download.access = Access(download.access.endpoint, token)
+    error = failure(download)
+    assert download.pauses == [] and "--token" in error.hint
+    assert not [line for line in traceback.format_exception(error) if "hf_s" in line or repr(token) in line]
+
+
+@pytest.mark.parametrize("body", [b"<html>Sign in to this network</html>", b"\xff\xfe\x00", b"[]", b"{}"])
+def test_a_list_of_files_that_is_none_is_said(download: Downloader, hub: Hub, wanted, body: bytes) -> None:
+    hub.listing_faults = [Fault(200, instead=body)]
+    error = failure(download)
+    assert hub.endpoint in error.message and "--endpoint" in error.hint
+    download()
+    download.check_complete(wanted)
 
 
 def test_a_commit_other_than_the_known_one_is_said(download: Downloader, hub: Hub) -> None:

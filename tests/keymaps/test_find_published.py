@@ -102,6 +102,32 @@ def test_a_folder_without_a_manifest_is_hashed_only_as_far_as_it_is_small(
     assert (known[name].sha256, known[name].known_from) == (sha256_of(folder / name), "download")
 
 
+@pytest.mark.parametrize(
+    "content", ['{"name": "an app"}', '{"format": 1}', '{"format": "webp", "files": []}', "[]", "no json", "\xff"]
+)
+def test_a_manifest_of_somebody_else_is_left_alone(
+    sharded: Path, checkpoints: Path, copy_of: Copy, tmp_path: Path, content: str
+) -> None:
+    folder = copy_of(sharded)
+    shutil.copytree(checkpoints, folder / "alignment")
+    expected = official(folder).record()
+    for place in (tmp_path, folder, folder / "language_model", folder / "alignment"):
+        (place / "manifest.json").write_text(content, encoding="latin-1")
+    assert official(folder).record() == expected
+    assert {file.known_from for file in expected.weights} == {"reading"}
+
+
+def test_what_changed_since_the_download_is_read(downloaded: Path) -> None:
+    path = downloaded / "lavit-7b-v2" / "language_model" / "config.json"
+    path.write_text(path.read_text() + "\n")
+    (known,) = [
+        file
+        for file in official(downloaded / "lavit-7b-v2").record().weights
+        if file.name.endswith("language_model/config.json")
+    ]
+    assert (known.sha256, known.known_from) == (sha256_of(path), "reading")
+
+
 def test_missing_files_are_named(sharded: Path, copy_of: Copy) -> None:
     folder = copy_of(sharded)
     (folder / "visual_tokenizer" / "eva_vitg_psz14.bin").unlink()

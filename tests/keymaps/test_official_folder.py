@@ -17,6 +17,7 @@ from pigeon_cli.weights import keymaps
 from pigeon_cli.weights.official import OfficialFolder, is_official
 from pigeon_cli.weights.official_spec import LANGUAGE_CONFIG, OWN_SPEC, UNET_CONFIG
 from pigeon_cli.weights.published import assign, find_files, read_tensors
+from pigeon_cli.weights.published_alignment import find_alignment
 from tests.keymaps.official_files import (
     BUILDERS,
     PUBLISHED_EPSILON,
@@ -190,6 +191,13 @@ def test_one_key_in_two_shards_is_caught_with_both_files(sharded: Path, copy_of:
 def test_without_an_alignment_its_parts_are_refused(sharded: Path, part: str) -> None:
     with pytest.raises(WeightsError, match="without an alignment"):
         OfficialFolder(sharded).sources(part)
+
+
+def test_the_adapter_of_a_base_model_is_refused_by_name(sharded: Path, checkpoints: Path) -> None:
+    for folder in (OfficialFolder(sharded), OfficialFolder(sharded, find_alignment(checkpoints))):
+        with pytest.raises(WeightsError, match="published models have no base_adapter") as caught:
+            folder.tensor_files("base_adapter")
+        assert str(sharded) in caught.value.message and caught.value.hint
 
 
 def test_a_vae_with_the_former_names_of_its_attention_loads(sharded: Path, copy_of: Copy) -> None:

@@ -10,12 +10,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pigeon_cli.core.errors import WeightsError
+from pigeon_cli.engine.devices import choose_device
+from pigeon_cli.engine.residency import ALIGNED, Parts
 from pigeon_cli.training.shipped import save_shipped
 from pigeon_cli.weights.checkpoint import load_part, read_part, save_part
 from pigeon_cli.weights.packed import FEWEST_NUMBERS, pack, unpack
 from pigeon_cli.weights.scales import scale_of
 from pigeon_cli.weights.store import ModelFolder
 from tests.small_memory import small_memory
+from tests.tiny_model import write_tiny_model
 
 WIDTH = FEWEST_NUMBERS // 4
 
@@ -134,6 +137,24 @@ def test_scales_without_their_levels_are_refused(tmp_path: Path, tensors: dict[s
     save_file(tensors, tmp_path / "unet.safetensors")
     with pytest.raises(WeightsError, match=rf"unet\.safetensors .*{named}"):
         read_part(tmp_path / "unet.safetensors")
+
+
+def test_levels_without_their_scales_are_no_weights(tmp_path: Path) -> None:
+    layer, path = nn.Linear(64, 80), tmp_path / "unet.safetensors"
+    save_part(path, layer.state_dict(), packed=True)
+    tensors = load_file(path)
+    del tensors[scale_of("weight")]
+    save_file(tensors, path)
+    with pytest.raises(WeightsError, match=r"unet\.safetensors holds weight as torch\.int8"):
+        load_part(layer, path)
+
+
+def test_levels_of_an_adapter_without_their_scales_are_no_weights(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path)
+    tensors = {key: tensor.to(torch.int8) for key, tensor in read_part(folder.part("lora")).items()}
+    save_file(tensors, folder.part("lora"))
+    with pytest.raises(WeightsError, match=r"lora\.safetensors"), Parts(folder, choose_device("cpu")).use(ALIGNED):
+        pass
 
 
 def test_stages_ship_matrices_packed_and_the_codebook_exact(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from pigeon_cli.core.configs import LanguageConfig
 from pigeon_cli.core.errors import MemoryBudgetError, UsageError
 from pigeon_cli.engine.conversion import KINDS, check_quantizer, convert, trim
 from pigeon_cli.engine.devices import choose_device
+from pigeon_cli.engine.memory import USABLE, WORKSPACE, measure
 from pigeon_cli.engine.plan import Device, Plan, Precision
 from pigeon_cli.engine.residency import ALIGNED, BASE, EMBEDDING, LORA, QUANTIZER, TOKENIZER, Parts
 from pigeon_cli.engine.schedule import Step
@@ -191,6 +193,39 @@ def test_what_is_evicted_leaves_memory_and_nothing_is_there_twice(
     assert str(model.path) not in Path("/proc/self/maps").read_text(encoding="utf-8")
 
 
+VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+VERSION_2 = ("memory.max", "memory.current", "inactive_file")
+
+
+@pytest.mark.skipif(not STATUS.is_file(), reason="memory is read off /proc")
+@pytest.mark.parametrize(
+    ("line", "root", "names"),
+    [("0::/user/pigeon", "", VERSION_2), ("4:memory:/user/pigeon", "memory", VERSION_1)],
+    ids=["version 2", "version 1"],
+)
+@pytest.mark.parametrize("limited", ["user/pigeon", "user", ""])
+def test_the_tightest_control_group_on_the_way_up_bounds_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, root: str, names: tuple[str, ...], limited: str
+) -> None:
+    (tmp_path / "cgroup").write_text(f"9:cpu:/elsewhere\n{line}\n")
+    (tmp_path / "meminfo").write_text("MemAvailable: 50000000 kB\n")
+    for place in ("", "user", "user/pigeon", "user/other"):
+        group = tmp_path / "groups" / root / place
+        group.mkdir(parents=True, exist_ok=True)
+        limit = {limited: "9000000000", "user/other": "5"}.get(place, "max" if root == "" else str(2**63 - 4096))
+        for name, text in zip(
+            (*names[:2], "memory.stat"), (limit, "3000000000", f"{names[2]} 1000000000"), strict=True
+        ):
+            (group / name).write_text(f"{text}\n")
+    for name, path in {"_OWN_GROUPS": "cgroup", "_SYSTEM": "meminfo", "_CONTROL_GROUPS": "groups"}.items():
+        monkeypatch.setattr(f"pigeon_cli.engine.memory.{name}", tmp_path / path)
+    assert measure(torch.device("cpu")).free == int(USABLE * 7 * 10**9) - WORKSPACE
+    # A container without a name space of its own sees the path of the host.
+    (tmp_path / "cgroup").write_text(line.replace("/user", "/docker/0123/user"))
+    found = measure(torch.device("cpu")).free
+    assert found == int(USABLE * (7 * 10**9 if limited == "" else 50000000 * 1024)) - WORKSPACE
+
+
 def test_conversion_leaves_what_is_right_alone() -> None:
     layer = nn.Linear(4, 4)
     before = layer.weight.data_ptr()
@@ -204,6 +239,13 @@ def images() -> list[Image.Image]:
     return [Image.fromarray(rng.integers(0, 256, (56, 56, 3), dtype=np.uint8)) for _ in range(6)]
 
 
+def smallest_budget(model: OfficialFolder) -> int:
+    """Bytes that five images, a reference and one try need at least in bfloat16, whatever the images hold."""
+    with pytest.raises(MemoryBudgetError) as caught:
+        Session(model, CPU, Budget(1, "bfloat16")).plan(5, True, "red fox", dials=[0.5])
+    return int(caught.value.hint.split("--max-memory ")[1].split("B")[0])
+
+
 def test_a_tight_plan_draws_what_a_roomy_one_draws(
     published: OfficialFolder, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -211,15 +253,24 @@ def test_a_tight_plan_draws_what_a_roomy_one_draws(
     roomy = Session(published, CPU, SMALL)
     drawn = roomy.personalize(images[:5], images[5], "red fox", dials=[0.5], steps=1)
     assert drawn.plan is not None and not [step for step in drawn.plan.steps if step.kind == "evict"]
-    with pytest.raises(MemoryBudgetError) as caught:
-        Session(published, CPU, Budget(1, "bfloat16")).personalize(images[:5], images[5], "red fox", dials=[0.5])
-    least = int(caught.value.hint.split("--max-memory ")[1].split("B")[0])
+    least = smallest_budget(published)
     tight = Session(published, CPU, Budget(least, "bfloat16"))
     again = tight.personalize(images[:5], images[5], "red fox", dials=[0.5], steps=1)
     assert again.plan is not None and [step.name for step in again.plan.steps if step.kind == "evict"]
     assert again.plan.peak <= least
     assert [each.codes for each in again.candidates] == [each.codes for each in drawn.candidates]
     assert again.images[0].tobytes() == drawn.images[0].tobytes()
+
+
+def count_parts(session: Session, total: int, patch: pytest.MonkeyPatch) -> None:
+    """A machine of ``total`` bytes on which nothing takes memory but the parts of ``session``."""
+
+    def measured(device: torch.device) -> Device:
+        modules = [cast(nn.Module, session.parts._resident[name]) for name in session.parts.resident]
+        held = sum(tensor.nbytes for module in modules for tensor in module.state_dict().values())
+        return Device(device.type, total - held, held)
+
+    patch.setattr("pigeon_cli.pipeline.planning.measure", measured)
 
 
 def test_longer_images_than_usual_are_planned_for_again(
@@ -260,6 +311,47 @@ def test_out_of_memory_the_next_smaller_plan_is_tried_and_told(
     assert peaks == sorted(set(peaks), reverse=True) and len(peaks) == 3
     assert sum("began again by a smaller plan" in warning for warning in outcome.warnings) == 2
     assert outcome.plan is not None and outcome.plan.peak == peaks[-1]
+
+
+def test_after_no_memory_the_parts_of_the_failed_plan_are_not_counted(
+    published: OfficialFolder, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session(published, CPU)
+    count_parts(session, 10**9, monkeypatch)
+    least, whole = smallest_budget(published), session._draw
+
+    def fails(*_: object) -> None:
+        assert session.parts.plan is not None and session.parts.resident
+        monkeypatch.setattr("pigeon_cli.pipeline.planning.SMALLER", (least + 1) / session.parts.plan.peak)
+        monkeypatch.setattr(session, "_draw", whole)
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(session, "_draw", fails)
+    outcome = session.personalize(images[:5], images[5], "red fox", dials=[0.5], steps=1)
+    assert outcome.plan is not None and outcome.plan.peak <= least + 1
+
+
+def test_the_next_plan_does_not_count_what_the_last_one_brought_into_memory(
+    published: OfficialFolder, images: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session(published, CPU)
+    count_parts(session, 10**9, monkeypatch)
+    least = smallest_budget(published)
+    first = session.personalize(images[:5], images[5], "red fox", dials=[0.5], steps=1)
+    assert first.plan is not None and session.parts.resident
+    count_parts(session, least, monkeypatch)
+    again = session.personalize(images[:5], images[5], "red fox", dials=[0.5], steps=1)
+    assert again.plan is not None and again.plan.peak <= least
+
+
+def test_a_plan_ends_where_its_parts_are_let_go(published: OfficialFolder) -> None:
+    parts = Parts(published, CPU)
+    steps = (("load", "tokenizer"), ("run", "mask"), ("evict", "tokenizer"), ("run", "draw"))
+    parts.follow(by_hand(Precision.FLOAT32, *steps), CPU)
+    parts.enter("mask")
+    parts.release()
+    assert parts.resident == ()
+    parts.enter("draw")
 
 
 def test_a_model_that_is_small_is_planned_only_when_asked(images: list[Image.Image]) -> None:
