@@ -39,12 +39,24 @@ def to_rgb(image: Image.Image, alpha: str = "white") -> Image.Image:
     colour = matte_colour(alpha)
     image = upright(image)
     if image.mode in WIDE_GREY_MODES:
-        return narrow_grey(image).convert("RGB")
+        return _over(narrow_grey(image), _apart_from_key(image), colour)
     if not image.has_transparency_data:
         return image.convert("RGB")
     layer = image.convert("RGBA")
     matte = Image.new("RGBA", layer.size, (*colour, 255))
     return Image.alpha_composite(matte, layer).convert("RGB")
+
+
+def _apart_from_key(image: Image.Image) -> Image.Image:
+    """Of grey of more than 8 bits, a mask of what is not of the key colour."""
+    key = image.info.get("transparency")
+    values = np.asarray(image)
+    shown = np.ones(values.shape, dtype=bool) if not isinstance(key, int) else values != key
+    return Image.fromarray((shown * 255).astype(np.uint8))
+
+
+def _over(image: Image.Image, shown: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
+    return Image.composite(image.convert("RGB"), Image.new("RGB", image.size, colour), shown)
 
 
 def upright(image: Image.Image) -> Image.Image:

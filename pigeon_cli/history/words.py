@@ -12,6 +12,7 @@ from pigeon_cli.history.intake import load_image
 
 SIDECAR_BYTES: Final = 4096
 """A longer sidecar file is cut; a caption is a sentence."""
+TITLE: Final = "title:"
 CAMERA_NAMES: Final = frozenset(
     {"img", "image", "dsc", "dscn", "pxl", "photo", "picture", "screenshot", "scan", "untitled"}
 )
@@ -26,17 +27,18 @@ def read_reference(path: Path, caption: str | None = None, use_name: bool = Fals
     digest = load_image(path).sha256
     if caption is not None:
         return Reference(path, digest, one_line(caption), "caption")
-    sidecar = path.with_suffix(".txt")
-    if words := sidecar_words(sidecar):
-        return Reference(path, digest, words, sidecar.name)
+    if words := sidecar(path)[0]:
+        return Reference(path, digest, words, path.with_suffix(".txt").name)
     if use_name and (words := name_words(path)):
         return Reference(path, digest, words, "file name")
     return Reference(path, digest)
 
 
 def title_of(path: Path) -> str:
-    """What an image is called: its sidecar file, else its file's name; without a year."""
-    return plain_title(sidecar_words(path.with_suffix(".txt"))) or name_title(path)
+    """What an image is called: the title in its sidecar file, else the words there, else its file's name; without a
+    year."""
+    words, title = sidecar(path)
+    return plain_title(title or words) or name_title(path)
 
 
 def name_title(path: Path) -> str:
@@ -55,17 +57,24 @@ def name_words(path: Path) -> str:
     return "" if all(word.casefold() in CAMERA_NAMES for word in found) else " ".join(found)
 
 
-def sidecar_words(sidecar: Path) -> str:
-    """Words of a sidecar file as one line, UTF-8 with replacement; ``""`` where there is no such file."""
-    if not sidecar.is_file():
-        return ""
+def sidecar(image: Path) -> tuple[str, str]:
+    """(words, title) of the text file beside an image, each as one line, UTF-8 with replacement; ``""`` where there is
+    none. A line that begins with ``TITLE`` holds the title, all others are words.
+
+    Raises :class:`InputError` for a file that cannot be read.
+    """
+    path = image.with_suffix(".txt")
+    if not path.is_file():
+        return "", ""
     try:
-        with sidecar.open("rb") as file:
-            data = file.read(SIDECAR_BYTES)
+        with path.open("rb") as file:
+            lines = file.read(SIDECAR_BYTES).decode("utf-8-sig", errors="replace").splitlines()
     except OSError as error:
-        hint = "make it readable, or give the words with --caption"
-        raise InputError(f"cannot read the caption file {sidecar}: {error.strerror}", hint) from error
-    return one_line(data.decode("utf-8-sig", errors="replace"))
+        hint = "make it readable, or take it away"
+        raise InputError(f"cannot read the text file {path}: {error.strerror}", hint) from error
+    titles = [line[len(TITLE) :] for line in lines if line.lower().startswith(TITLE)]
+    words = [line for line in lines if not line.lower().startswith(TITLE)]
+    return one_line(" ".join(words)), one_line(" ".join(titles))
 
 
 def one_line(text: str) -> str:

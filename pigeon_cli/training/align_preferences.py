@@ -9,7 +9,16 @@ import torch
 
 from pigeon_cli.core.errors import UsageError
 from pigeon_cli.engine.devices import choose_device
-from pigeon_cli.training.alignments import RUN_FOLDER, AlignOptions, begin, finish, loop_settings, origin, recorded
+from pigeon_cli.training.alignments import (
+    RUN_FOLDER,
+    AlignOptions,
+    begin,
+    check_alignable,
+    finish,
+    loop_settings,
+    origin,
+    recorded,
+)
 from pigeon_cli.training.code_sheet import pair_sheet
 from pigeon_cli.training.loop import run_training
 from pigeon_cli.training.pairs import read_pairs
@@ -26,6 +35,7 @@ def align_preferences(pairs: Path, options: AlignOptions, say: Callable[[str], N
     device = own_device(choose_device(options.device))
     assert options.out is not None
     say(f"preferences: {device.reason}, {torch.get_num_threads()} threads")
+    check_alignable(options.model)
     model = find_folder(options.model)
     # Without an alignment it begins from the one in the model's folder.
     if (options.alignment or model.path).resolve() == options.out.resolve():

@@ -11,7 +11,16 @@ import torch
 from pigeon_cli.core.errors import UsageError
 from pigeon_cli.core.randomness import stream_seed
 from pigeon_cli.engine.devices import choose_device
-from pigeon_cli.training.alignments import RUN_FOLDER, AlignOptions, begin, finish, loop_settings, origin, recorded
+from pigeon_cli.training.alignments import (
+    RUN_FOLDER,
+    AlignOptions,
+    begin,
+    check_alignable,
+    finish,
+    loop_settings,
+    origin,
+    recorded,
+)
 from pigeon_cli.training.data.people import is_icon_dataset
 from pigeon_cli.training.loop import run_training
 from pigeon_cli.training.processes import Processes, own_device
@@ -27,6 +36,7 @@ def align_reconstruct(own: ReconstructOptions, options: AlignOptions, say: Calla
         raise UsageError("there is no folder for the run", "add --out DIR for an alignment, or --runs DIR")
     if options.out is None and options.model in BUNDLED:
         raise UsageError(f"the bundled {options.model} is not written to", "add --out DIR for an alignment of its own")
+    check_alignable(options.model)
     device = own_device(choose_device(options.device))
     say(f"reconstruct: {device.reason}, {torch.get_num_threads()} threads")
     folder = locate_model(options.model)

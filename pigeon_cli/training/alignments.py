@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from pigeon_cli.core.errors import InputError
+from pigeon_cli.core.errors import InputError, UsageError
 from pigeon_cli.report.files import write_all
 from pigeon_cli.training.curves import save_curves
 from pigeon_cli.training.loop import LoopSettings
 from pigeon_cli.training.stages import StageDefaults
 from pigeon_cli.weights.alignment_folder import AlignmentRecord, write_record
 from pigeon_cli.weights.checkpoint import sha256_of
-from pigeon_cli.weights.store import ModelFolder
+from pigeon_cli.weights.store import DOWNLOADED, ModelFolder, is_official
 
 RUN_FOLDER: Final = "run"
 """Within the alignment: checkpoint, metrics, sheets. The alignment works without it."""
@@ -49,6 +49,15 @@ class AlignOptions:
     device: str = "auto"
     resume: bool = False
     gradient_checkpointing: bool = False
+
+
+def check_alignable(model: str) -> None:
+    """Raises :class:`UsageError` for a published model, by name or by folder."""
+    if model in DOWNLOADED or is_official(Path(model)):
+        raise UsageError(
+            f"{model} can be drawn with, not aligned yet: alignment works on models of mini's layout",
+            "use --model mini, or a folder in its layout",
+        )
 
 
 def loop_settings(
@@ -122,7 +131,7 @@ def begin(settings: LoopSettings, record: AlignmentRecord) -> None:
 
 
 def finish(settings: LoopSettings, record: AlignmentRecord, figures: Mapping[str, float], out: Path | None) -> None:
-    """Draw the run's curves, and complete the alignment in ``out`` where there is one."""
-    save_curves(settings.run_folder)
+    """Complete the alignment in ``out`` where there is one, and draw the run's curves."""
     if out is not None:
         write_record(out, replace(record, figures=figures))
+    save_curves(settings.run_folder)

@@ -21,10 +21,16 @@ GRID: Final = (225, 225, 225)
 
 
 def read_curves(metrics: Path) -> dict[str, Curve]:
-    """Figure to its (step, value) in ``metrics.jsonl``; of a step that a resumed run repeats, the later one."""
+    """Figure to its (step, value) in ``metrics.jsonl``; of a step that a resumed run repeats, the later one.
+
+    A line that was cut off when a run was killed is passed over, with what a resumed run wrote behind it.
+    """
     found: dict[str, dict[int, float]] = {}
-    for line in metrics.read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
+    for line in metrics.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
         values = record.get("evaluation", record)
         for name, value in values.items():
             if name not in LEFT_OUT:

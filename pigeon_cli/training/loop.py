@@ -69,6 +69,8 @@ class TrainingTask(ABC):
     shares: bool = False
     """Whether :meth:`loss` heeds ``share``, without which there are neither accumulation nor several processes."""
     watched: str = "valid_loss"
+    patient_from: int = 0
+    """Steps after which patience begins: before, nothing that ``watched`` shows has been learned."""
     """The figure of :meth:`evaluate` that falls while the task learns."""
 
     @abstractmethod
@@ -274,7 +276,7 @@ class _Run:
         self.figures.update(figures)
         self._append({"step": step + 1, "evaluation": figures})
         self.say(f"{self.task.name} {step + 1} valid " + " ".join(f"{k} {v:.4f}" for k, v in figures.items()))
-        if self.settings.patience is None:
+        if self.settings.patience is None or step < self.task.patient_from:
             return False
         if self.best.beaten_by(step + 1, figures, self.task.watched):
             self._export(best=True)

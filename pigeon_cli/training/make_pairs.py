@@ -14,6 +14,7 @@ from pigeon_cli.core.configs import ModelSpec
 from pigeon_cli.core.errors import OutputError, UsageError
 from pigeon_cli.engine.devices import choose_device
 from pigeon_cli.engine.residency import TOKENIZER, Parts
+from pigeon_cli.training.alignments import check_alignable
 from pigeon_cli.training.candidates import CandidateSettings, CandidateSource
 from pigeon_cli.training.pairs import NEAR_TIES, PreferencePair, begin_pairs, choose_pair
 from pigeon_cli.training.processes import Processes
@@ -57,6 +58,7 @@ def make_pairs(options: PairOptions, say: Callable[[str], None]) -> dict[str, fl
     device = choose_device(options.device)
     if Processes(device).count > 1:
         raise UsageError("pairs are made by one process", "run align pairs without accelerate launch")
+    check_alignable(options.model)
     folder = with_alignment(find_folder(options.model), options.alignment)
     source = open_requests(options.data, device, options.seed, folder.spec, options.split, say)
     settings = settings_of(options, folder.spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from pigeon_cli.core.errors import UsageError
+from pigeon_cli.core.randomness import stream_seed
 from pigeon_cli.engine.devices import DeviceChoice
 from pigeon_cli.training.alignments import AlignOptions
 from pigeon_cli.training.batches import IconBatches
@@ -143,7 +145,9 @@ class PeopleMaterial(Material):
         if not sampler.has_strangers:
             self.say("there is one user, so nobody shows the mask a stranger: the mask generator stays the model's")
         windows = self.people.of_split("valid") or self.people.of_split("train")
-        held_out = [coded_window(window, self._codes) for window in windows[:HELD_OUT]]
+        # Windows lie user by user: the first ones would be one user's.
+        chosen = random.Random(stream_seed(0, "held-out windows")).sample(windows, min(HELD_OUT, len(windows)))
+        held_out = [coded_window(window, self._codes) for window in chosen]
         return ReconstructTask(
             self.folder,
             frozen_tokenizer(self.folder, self.device),

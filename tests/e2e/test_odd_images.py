@@ -31,7 +31,7 @@ def tokens(report: dict[str, Any]) -> dict[str, list[int]]:
 
 
 def write_one_picture_in_five_ways(folder: Path) -> None:
-    """Grey blocks with a white corner: plain, rotated, of 16 bits, as a palette with a clear corner, and moving."""
+    """Grey blocks with a white corner: plain, rotated, of 16 bits and as a palette with a clear corner, and moving."""
     levels = np.random.default_rng(3).integers(0, 7, (5, 5)).repeat(8, 0).repeat(8, 1)
     levels[24:, :16] = 7
     greys = np.array([0, 30, 70, 110, 150, 190, 230, 255], dtype=np.uint8)
@@ -40,7 +40,9 @@ def write_one_picture_in_five_ways(folder: Path) -> None:
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     plain.transpose(Image.Transpose.ROTATE_90).save(folder / "rotated.png", exif=exif)
-    Image.fromarray(greys[levels].astype(np.uint16) * 257).save(folder / "deep.png")
+    wide = greys[levels].astype(np.uint16) * 257
+    # Its key colour is one that shows nowhere else.
+    Image.fromarray(np.where(levels == 7, 1000, wide).astype(np.uint16)).save(folder / "deep.png", transparency=1000)
     palette = Image.fromarray(levels.astype(np.uint8), mode="P")
     # The clear colour is red, which must not show.
     palette.putpalette([channel for grey in greys[:7] for channel in [int(grey)] * 3] + [255, 0, 0])
@@ -59,7 +61,7 @@ def test_one_picture_in_five_ways_is_read_the_same(pigeon: Pigeon, wish: Path, t
     assert set(read) == {"plain.png", "rotated.png", "deep.png", "clear.png", "moving.gif"}
     assert all(codes == read["plain.png"] for codes in read.values())
     on_black = tokens(report_of(pigeon(*arguments, "--alpha", "#000000")))
-    assert on_black["clear.png"] != on_black["plain.png"] == read["plain.png"]
+    assert on_black["clear.png"] == on_black["deep.png"] != on_black["plain.png"] == read["plain.png"]
     as_stored = tokens(report_of(pigeon(*arguments, "--alpha", "drop")))
     assert as_stored["rotated.png"] != read["plain.png"] != as_stored["clear.png"]
 

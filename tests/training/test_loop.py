@@ -162,6 +162,13 @@ def test_patience_ends_a_run_and_keeps_its_best_weights(tmp_path: Path) -> None:
     assert abs(last - 0.6) > abs(weight - 0.6) + 0.2
 
 
+def test_patience_begins_where_there_is_something_to_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures, _ = descend(tmp_path / "whole", patience=4)
+    monkeypatch.setattr(Valley, "patient_from", 30)
+    later, _ = descend(tmp_path / "later", patience=4)
+    assert figures["best_step"] < 30 < later["best_step"]
+
+
 def test_a_patient_run_that_was_broken_off_counts_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = descend(tmp_path / "whole", patience=4)
     original = loop._Run._step
@@ -197,6 +204,8 @@ def test_curves_show_every_figure_once_per_step(tmp_path: Path) -> None:
     descend(tmp_path)
     with (tmp_path / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 40, "seconds_per_step": 1.0, "loss": 9.0}\n')
+        # Cut off when a run was killed; the resumed run wrote on in the same line.
+        stream.write('{"step": 41, "lo{"step": 41, "loss": 1.0}\n')
     curves = read_curves(tmp_path / "metrics.jsonl")
     assert curves.keys() == {"loss", "valid_loss"}
     assert [step for step, _ in curves["loss"]] == list(range(1, 41))

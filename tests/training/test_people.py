@@ -193,6 +193,18 @@ def test_what_is_no_data_is_refused_by_name(payload: bytes, tmp_path: Path) -> N
         read_array(path)
 
 
+@pytest.mark.parametrize(
+    "header",
+    [b"(((", b"{'descr': '<f4',", b"  {'a'\n :1}", b"{'descr': '<f4', 'fortran_order': False, 'shape': (10**16,)}"],
+)
+def test_a_damaged_header_is_refused_by_name(header: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "odd.npy"
+    padded = header.replace(b"10**16", str(10**16).encode()).ljust(118) + b"\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded)
+    with pytest.raises(InputError, match=r"odd\.npy"):
+        read_array(path)
+
+
 def test_plain_pickles_come_back_as_they_were(tmp_path: Path) -> None:
     value = {"a": [1, 2.5, "x", None, True, (3, 4)], 5: np.arange(3), "t": np.float32(0.5), "s": np.array(["p", "q"])}
     save_object(tmp_path / "v.npy", value)
@@ -276,6 +288,16 @@ def test_pairs_are_made_by_one_process(
     assert result.exit_code == UsageError.exit_code
     assert "without accelerate launch" in result.stderr
     assert not (tmp_path / "pairs.jsonl").exists()
+
+
+@pytest.mark.parametrize("command", ["reconstruct", "pairs"])
+def test_a_published_model_is_not_aligned(command: str, users: Path, tmp_path: Path) -> None:
+    for part in ("language_model", "visual_tokenizer"):
+        (tmp_path / "big" / part).mkdir(parents=True)
+    for model in ("sticker", str(tmp_path / "big")):
+        result = invoke(command, "--data", str(users), "--model", model, "--out", str(tmp_path / "out"))
+        assert result.exit_code == UsageError.exit_code
+        assert "can be drawn with, not aligned yet" in result.stderr
 
 
 def test_what_own_images_do_not_have_is_refused(users: Path, tiny: ModelFolder, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from pigeon_cli.core.errors import InputError
 from pigeon_cli.core.records import HistoryStatus
 from pigeon_cli.history.intake import IntakeLimits, gather, load_image, open_image, parse_list
-from pigeon_cli.history.words import SIDECAR_BYTES, read_reference, sidecar_words
+from pigeon_cli.history.words import SIDECAR_BYTES, read_reference, sidecar, title_of
 
 
 def picture(path: Path, shade: int = 0) -> Path:
@@ -94,9 +94,20 @@ def test_lists() -> None:
         parse_list(b"\n", False)
 
 
+def test_a_sidecar_file_holds_words_and_a_title(tmp_path: Path) -> None:
+    image = picture(tmp_path / "6.png")
+    (tmp_path / "6.txt").write_text("red fox\nTitle: The Fox (1999)\n")
+    assert sidecar(image) == ("red fox", "The Fox (1999)")
+    assert read_reference(image).words == "red fox" and title_of(image) == "The Fox"
+    (tmp_path / "6.txt").write_text("red fox (1999)")
+    assert title_of(image) == "red fox"
+    (tmp_path / "6.txt").write_text("title: The Fox")
+    assert read_reference(image).words_from == "none"
+
+
 def test_sidecar_words_are_one_line_and_capped(tmp_path: Path) -> None:
     reference = picture(tmp_path / "fox.png")
-    assert sidecar_words(tmp_path / "fox.txt") == ""
+    assert sidecar(reference) == ("", "")
     assert read_reference(reference).words_from == "none"
     (tmp_path / "fox.txt").write_text("a" * (2 * SIDECAR_BYTES))
     assert len(read_reference(reference).words) == SIDECAR_BYTES

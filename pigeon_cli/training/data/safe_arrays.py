@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO, Final
 
 import numpy as np
@@ -38,6 +39,11 @@ def read_array(path: Path) -> Any:
         LookupError,
         TypeError,
         RecursionError,
+        # Headers are Python, read by numpy with a parser of its own, and may ask for any size.
+        SyntaxError,
+        TokenError,
+        MemoryError,
+        OverflowError,
     ) as error:
         hint = "give .npy files that hold nothing but dicts, lists, numbers, strings and arrays"
         raise InputError(f"cannot read {path}: {error}", hint) from error

@@ -8,11 +8,9 @@ from typing import Final
 from pigeon_cli.core.errors import InputError
 from pigeon_cli.core.records import HistoryStatus
 from pigeon_cli.history.intake import gather
-from pigeon_cli.history.words import SIDECAR_BYTES, one_line
+from pigeon_cli.history.words import sidecar
 from pigeon_cli.training.data.interactions import Interaction, People, cut_windows
 
-TITLE: Final = "title:"
-"""How the line of a sidecar file begins that holds the title; all other lines are words."""
 ALL: Final = 1_000_000_000
 
 
@@ -34,18 +32,3 @@ def read_users(folder: Path, kind: str) -> People:
         raise InputError(f"there are no users with images in {folder}", hint)
     people = cut_windows(by_user, kind)
     return People(people.windows, (*warnings, *people.warnings))
-
-
-def sidecar(image: Path) -> tuple[str, str]:
-    """(words, title) of the text file beside an image, ``""`` each where there is none."""
-    path = image.with_suffix(".txt")
-    if not path.is_file():
-        return "", ""
-    try:
-        with path.open("rb") as stream:
-            lines = stream.read(SIDECAR_BYTES).decode("utf-8-sig", errors="replace").splitlines()
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}", "make it readable, or take it away") from error
-    titles = [line[len(TITLE) :] for line in lines if line.lower().startswith(TITLE)]
-    words = [line for line in lines if not line.lower().startswith(TITLE)]
-    return one_line(" ".join(words)), one_line(" ".join(titles))

@@ -100,6 +100,7 @@ class ReconstructTask(TrainingTask):
             self.mask_alone = 0.0
             load_part(self.mask, folder.part("mask_generator"))
             self.mask.requires_grad_(False)
+        self.patient_from = int(self.mask_alone * steps)
         reader = frozen_reader(folder, tokenizer.quantizer, self.adapter, self.device)
         self.prompts = RequestPrompts(spec, sampler.text, reader, self.embedding)
         self.near = NearCodes(nearest_codes(tokenizer.quantizer.embedding.weight), spec.vocabulary.first_code)
