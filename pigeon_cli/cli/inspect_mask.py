@@ -71,6 +71,9 @@ def inspect_mask(
     seed: options.Seed = 0,
     model: options.Model = "mini",
     alignment: options.Alignment = None,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = None,
+    max_tokens: options.MaxTokens = None,
     device: options.Device = "auto",
     out: Out = Path("pigeon-masks"),
     force: options.Force = False,
@@ -94,7 +97,8 @@ def inspect_mask(
     prepare(out, [*names, SHEET_NAME, MASKS_NAME], force, inputs.paths)
     request = GenerateRequest(
         inputs.history, inputs.reference, inputs.prompt, seed=seed, reference_mask=dial, history_mask=history_mask,
-        mask=mask, model=model, device=device, alpha=background, alignment=str(alignment) if alignment else None,
+        mask=mask, model=model, device=device, alpha=background, temperature=temperature, top_k=top_k,
+        max_tokens=max_tokens, alignment=str(alignment) if alignment else None,
     )  # fmt: skip
     result = _run(request, quiet)
     images = tuple(replace(image, overlay=name) for image, name in zip(result.report.images, names, strict=True))

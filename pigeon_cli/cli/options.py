@@ -55,7 +55,10 @@ Ref = Annotated[
 ]
 Caption = Annotated[
     str | None,
-    typer.Option(help="Words about --ref; without it NAME.txt beside the image.", rich_help_panel=INPUTS),
+    typer.Option(
+        help="Words about --ref; else NAME.txt beside the image; else, for published models, the words of its name.",
+        rich_help_panel=INPUTS,
+    ),
 ]
 Prompt = Annotated[str | None, typer.Option(help="Words instead of a reference image.", rich_help_panel=INPUTS)]
 Emotion = Annotated[

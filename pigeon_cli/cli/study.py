@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 PAGE_NAME: Final = "study.html"
 KEY_NAME: Final = "key.json"
+SEVERAL_RATERS: Final = (
+    "The intervals take every vote as independent; several raters voted on the same pairs, so they are too narrow."
+)
 
 app = typer.Typer(help="Ask people which of two rows they prefer, blindly.", no_args_is_help=True)
 
@@ -91,11 +94,13 @@ def count(key: Key, answers: Answers, json: Json = False, debug: options.Debug =
 
 
 def lines(result: StudyCount) -> list[str]:
-    """One tab-separated line a row: name, wins, share of the votes and its interval; then what is no vote."""
+    """One tab-separated line a row: name, wins, share of the votes and its interval; then what is no vote, and what
+    the interval leaves out."""
     found = ["row\twins\tshare\tlow\thigh"]
     for row, wins in result.wins.items():
         share = result.shares[row]
         numbers = "-\t-\t-" if share is None else f"{share.mean:.3f}\t{share.low:.3f}\t{share.high:.3f}"
         found.append(f"{clean(row)}\t{wins}\t{numbers}")
     found.append(f"no difference\t{result.ties}\t-\t-\t-")
-    return [*found, f"{result.answers} answers by {result.raters} raters"]
+    found.append(f"{result.answers} answers by {result.raters} raters")
+    return found if result.raters == 1 else [*found, SEVERAL_RATERS]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -21,6 +21,7 @@ from pigeon_cli.evaluation.pictures import Shown, open_shown
 from pigeon_cli.evaluation.requests import read_requests
 from pigeon_cli.report.files import write_all
 from pigeon_cli.report.overlay import png_bytes
+from pigeon_cli.weights.store import find_model
 
 RECORD: Final = "row.json"
 
@@ -30,6 +31,14 @@ class Drawer(Protocol):
 
     def draw(self, shown: Shown, stream: torch.Generator) -> Image.Image | None:
         """One drawing, one try; ``None`` where the request lacks what it goes by."""
+
+
+def model_hashes(model: str) -> dict[str, str | None]:
+    """Files of a model of pigeon by name with their SHA-256, as ``report.json`` has them.
+
+    Raises :class:`WeightsError` where there is no such model.
+    """
+    return {file.name: file.sha256 for file in find_model(model).record().weights}
 
 
 @dataclass(frozen=True)
@@ -42,6 +51,8 @@ class RowMaker:
     options: Callable[[argparse.ArgumentParser], object] = lambda parser: None
     status: str = ""
     """What has to be known about the drawings; said on stderr and kept beside them."""
+    hashes: Callable[[str], Mapping[str, str | None]] = model_hashes
+    """From ``--model`` to the hashes of its weights, which tell a model from what stood in its folder before."""
 
 
 def main(maker: RowMaker, arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +78,13 @@ def draw_all(maker: RowMaker, given: argparse.Namespace) -> list[Path]:
     choices = {
         key: str(value) for key, value in sorted(vars(given).items()) if key not in ("requests", "out", "device")
     }
-    record = {"made_by": maker.module, "status": maker.status, "requests_sha256": digest, "choices": choices}
+    record = {
+        "made_by": maker.module,
+        "status": maker.status,
+        "requests_sha256": digest,
+        "weights": maker.hashes(given.model),
+        "choices": choices,
+    }
     _check_record(given.out, record)
     drawer = maker.load(given, choose_device(given.device).device)
     drawn = [path for request in requests if (path := _draw(drawer, request, given))]
@@ -98,7 +115,9 @@ def _check_record(out: Path, record: dict[str, Any]) -> None:
     if not path.is_file():
         write_all(out, [(RECORD, (json.dumps(record, indent=1) + "\n").encode())])
     elif path.read_text("utf-8", errors="replace") != json.dumps(record, indent=1) + "\n":
-        raise OutputError(f"{out} holds drawings of other requests or settings", "choose another folder with --out")
+        raise OutputError(
+            f"{out} holds drawings of other requests, weights or settings", "choose another folder with --out"
+        )
 
 
 def _parser(maker: RowMaker) -> argparse.ArgumentParser:

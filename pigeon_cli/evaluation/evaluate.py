@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
+
+from torch import Tensor
 
 from pigeon_cli.core.evaluation import (
     EvaluationRequest,
@@ -20,6 +23,7 @@ from pigeon_cli.evaluation.tools import Toolbox
 from pigeon_cli.metrics.intervals import bootstrap_difference, bootstrap_mean
 
 Progress = Callable[[str, int, int], None]
+FD_SAYS: Final = "Frechet distance to the targets over the requests that every row answers"
 
 
 @dataclass
@@ -53,7 +57,7 @@ def evaluate(
     groups = [request.group for request in requests]
     figures = [_figures(score, groups, distances, place) for place, score in enumerate(scores)]
     differences = [[], *(_differences(scores[0], score, groups, len(distances)) for score in scores[1:])]
-    measures += [Measure("FD", name, False, f"Frechet distance to the targets, {name} features") for name in distances]
+    measures += [Measure("FD", name, False, f"{FD_SAYS}, {name} features") for name in distances]
     kept = [place for place in range(len(measures)) if any(row[place] is not None for row in figures)]
     return EvaluationTable(
         requests=len(requests),
@@ -100,22 +104,28 @@ def _differences(first: _Scores, other: _Scores, groups: Sequence[str], distance
 
 
 def _distances(tool: FeatureInstrument, scores: Sequence[_Scores]) -> list[Interval | None]:
-    """One per row, over the requests that have a target and this row's image."""
-    return [
-        distance(
-            [
-                (own[place], target)
-                for place, (own, target) in zip(score.places, tool.seen, strict=True)
-                if place is not None and target is not None
-            ]
-        )
-        for score in scores
-    ]
+    """One per row, over the requests that have a target and an image of every row.
+
+    The distance of fewer images is larger, so that rows are compared over the same ones.
+    """
+    pairs: list[list[tuple[Tensor, Tensor]]] = [[] for _ in scores]
+    for (own, target), *places in zip(tool.seen, *(score.places for score in scores), strict=True):
+        # One drawn image per row, in the order of the rows.
+        if target is not None and None not in places:
+            for row, drawn in zip(pairs, own, strict=True):
+                row.append((drawn, target))
+    return [distance(row) for row in pairs]
 
 
 def _without_data(measures: Sequence[Measure], kept: Sequence[int]) -> list[NotComputed]:
     empty = [measure for place, measure in enumerate(measures) if place not in kept]
-    return [NotComputed(each.name, f"no request has {_needs(each)} and an image") for each in empty]
+    return [NotComputed(each.name, _lack(each)) for each in empty]
+
+
+def _lack(measure: Measure) -> str:
+    if measure.metric == "FD":
+        return "fewer than two requests have a target and an image of every row"
+    return f"no request has {_needs(measure)} and an image"
 
 
 def _needs(measure: Measure) -> str:

@@ -14,7 +14,7 @@ from pigeon_cli.core.evaluation import EvaluationRequest, RowFolder
 from pigeon_cli.evaluation.requests import image_of
 from pigeon_cli.history.intake import open_image
 from pigeon_cli.history.preprocess import to_rgb
-from pigeon_cli.history.words import sidecar_words
+from pigeon_cli.history.words import sidecar
 
 SIDE: Final = 512
 """Pixels to which every image is brought before it is measured (DESIGN.md section 2, "Metrics")."""
@@ -41,7 +41,7 @@ class Shown:
 def open_shown(request: EvaluationRequest) -> Shown:
     """The images and words of ``request``; raises :class:`InputError` for one that cannot be used."""
     reference, target = (None if path is None else open_rgb(path) for path in (request.reference, request.target))
-    history_words = tuple(sidecar_words(path.with_suffix(".txt")) for path in request.history)
+    history_words = tuple(sidecar(path)[0] for path in request.history)
     return Shown(tuple(map(open_rgb, request.history)), reference, target, request.words, history_words)
 
 

@@ -6,10 +6,9 @@ import hashlib
 import json
 import random
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
-
-from PIL import Image
 
 from pigeon_cli.core.errors import InputError
 from pigeon_cli.core.evaluation import (
@@ -43,23 +42,21 @@ def make_study(
 
     Raises :class:`InputError` where no request has both images, or an image of a request cannot be used.
     """
-    builder = StudyBuilder()
-    pairs: list[StudyPair] = []
-    wanted = len(requests) if count is None else min(count, len(requests))
-    for request in _shuffled(requests, seed):
-        if len(pairs) == wanted:
-            break
-        first, second = open_drawn(rows, request)
-        if first is None or second is None:
-            continue
-        progress("pair", len(pairs), wanted)
-        pairs.append(_add_pair(builder, request, rows, (first, second), seed))
-    progress("pair", wanted, wanted)
-    if not pairs:
+    # Sides are balanced over the pairs, so these are chosen before any is shown; their images are opened again then,
+    # because all at once would fill the memory.
+    answered = (request for request in _shuffled(requests, seed) if None not in open_drawn(rows, request))
+    chosen = list(islice(answered, count))
+    if not chosen:
         names = " and ".join(str(row.folder) for row in rows)
         raise InputError(
             f"no request has an image in both {names}", "files are named by the request's id, as in ID.png"
         )
+    builder = StudyBuilder()
+    pairs: list[StudyPair] = []
+    for request, swapped in zip(chosen, _sides(len(chosen), seed), strict=True):
+        progress("pair", len(pairs), len(chosen))
+        pairs.append(_add_pair(builder, request, (rows[1], rows[0]) if swapped else rows))
+    progress("pair", len(chosen), len(chosen))
     study = _study_id(requests_sha256, builder)
     key = StudyKey(study, (rows[0].name, rows[1].name), seed, tuple(pairs))
     return builder.page(study), key
@@ -111,18 +108,19 @@ def _shuffled(requests: Sequence[EvaluationRequest], seed: int) -> list[Evaluati
     return order
 
 
-def _add_pair(
-    builder: StudyBuilder,
-    request: EvaluationRequest,
-    rows: tuple[RowFolder, RowFolder],
-    drawn: tuple[Image.Image, Image.Image],
-    seed: int,
-) -> StudyPair:
-    swapped = random.Random(stream_seed(seed, "study", "side", request.id)).random() < 0.5
-    left, right = (1, 0) if swapped else (0, 1)
+def _sides(count: int, seed: int) -> list[bool]:
+    """Whether the first row stands on the right, by pair: as often as not, but for one pair of an odd ``count``."""
+    sides = [False, True] * ((count + 1) // 2)
+    random.Random(stream_seed(seed, "study", "sides")).shuffle(sides)
+    return sides[:count]
+
+
+def _add_pair(builder: StudyBuilder, request: EvaluationRequest, sides: tuple[RowFolder, RowFolder]) -> StudyPair:
+    """The pair of ``request`` with the rows that stand left and right."""
     shown = open_shown(request)
-    builder.add(shown.history, shown.reference, shown.words, drawn[left], drawn[right])
-    return StudyPair(len(builder.pairs), request.id, rows[left].name, rows[right].name)
+    left, right = (image for image in open_drawn(sides, request) if image is not None)
+    builder.add(shown.history, shown.reference, shown.words, left, right)
+    return StudyPair(len(builder.pairs), request.id, sides[0].name, sides[1].name)
 
 
 def _study_id(requests_sha256: str, builder: StudyBuilder) -> str:

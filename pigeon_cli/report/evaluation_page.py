@@ -9,7 +9,7 @@ from typing import Any, Final
 from PIL import Image
 
 from pigeon_cli.core.evaluation import EvaluationTable, RowFigures
-from pigeon_cli.report.evaluation_text import by_reason, interval_parts
+from pigeon_cli.report.evaluation_text import DIFFERENCE, by_reason, interval_parts
 from pigeon_cli.report.page import picture_uri, render
 
 SIDE: Final = 256
@@ -53,6 +53,7 @@ def evaluation_page(table: EvaluationTable, plot: Image.Image | None, shown: Seq
         "page.css",
         table=table,
         rows=[_row(row) for row in table.rows],
+        difference=DIFFERENCE,
         plot=picture_uri(plot, PLOT_SIDE) if plot else None,
         shown=shown,
         not_computed=by_reason(table.not_computed),

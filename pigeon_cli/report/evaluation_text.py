@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from typing import Final
 
 from pigeon_cli.core.evaluation import EvaluationTable, Interval, NotComputed, RowFigures
 from pigeon_cli.report.terminal import clean
@@ -13,6 +14,10 @@ CSV_HEADER = (
     "row", "baseline", "metric", "against", "mean", "low", "high", "count", "minus_first", "minus_first_low",
     "minus_first_high",
 )  # fmt: skip
+DIFFERENCE: Final = (
+    "An interval without 0 is a difference, but not with fewer than about ten requests (groups, where they are named): "
+    "it is then too narrow to show one."
+)
 
 
 def markdown(table: EvaluationTable) -> str:
@@ -21,7 +26,7 @@ def markdown(table: EvaluationTable) -> str:
     lines = _grid(["row", "images", *heads], [_cells(row, row.figures) for row in table.rows])
     if len(table.rows) > 1:
         first = clean(table.rows[0].row)
-        lines += ["", f"Minus {first}, by paired bootstrap; an interval without 0 is a difference:", ""]
+        lines += ["", f"Minus {first}, by paired bootstrap. {DIFFERENCE}", ""]
         lines += _grid(
             ["row", *heads], [_cells(row, row.minus_first)[:1] + _shown(row.minus_first) for row in table.rows[1:]]
         )
@@ -53,7 +58,7 @@ def by_reason(not_computed: Sequence[NotComputed]) -> list[tuple[str, str]]:
 
 
 def interval_text(interval: Interval | None) -> str:
-    """``mean [low, high]`` with as many digits as the size of the figure asks for."""
+    """``mean [low, high]``, each with as many digits as its size asks for."""
     return " ".join(filter(None, interval_parts(interval)))
 
 
@@ -61,9 +66,14 @@ def interval_parts(interval: Interval | None) -> tuple[str, str]:
     """Mean and interval apart; the second is empty where there is none."""
     if interval is None:
         return "-", ""
-    digits = 1 if abs(interval.mean) >= 10 else 3
-    known = interval.low is not None and interval.high is not None
-    return f"{interval.mean:.{digits}f}", f"[{interval.low:.{digits}f}, {interval.high:.{digits}f}]" if known else ""
+    low, high = interval.low, interval.high
+    between = f"[{_rounded(low)}, {_rounded(high)}]" if low is not None and high is not None else ""
+    return _rounded(interval.mean), between
+
+
+def _rounded(value: float) -> str:
+    """By its own size: an end of 0.04 beside a mean of 20 is not 0."""
+    return f"{value:.{1 if abs(value) >= 10 else 3}f}"
 
 
 def _cells(row: RowFigures, figures: Sequence[Interval | None]) -> list[str]:

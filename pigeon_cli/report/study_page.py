@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from pigeon_cli.core.evaluation import STUDY_VERSION
 from pigeon_cli.report.page import inline_json, picture_uri, render
@@ -33,15 +33,16 @@ class StudyBuilder:
         left: Image.Image,
         right: Image.Image,
     ) -> None:
-        """One more pair, RGB images of any size."""
+        """One more pair, RGB images of any size; the drawings come to one size, which would tell the rows apart."""
+        side = min(SIDE, max(left.size), max(right.size))
         self.pairs.append(
             {
                 "number": len(self.pairs) + 1,
                 "words": words,
                 "history": [self._place(image, SMALL_SIDE) for image in history],
                 "reference": None if reference is None else self._place(reference, SMALL_SIDE),
-                "left": self._place(left, SIDE),
-                "right": self._place(right, SIDE),
+                "left": self._place(_squared(left, side), SIDE),
+                "right": self._place(_squared(right, side), SIDE),
             }
         )
 
@@ -56,3 +57,8 @@ class StudyBuilder:
             self._known[uri] = len(self.images)
             self.images.append(uri)
         return self._known[uri]
+
+
+def _squared(image: Image.Image, side: int) -> Image.Image:
+    """SIDE x SIDE pixels, the aspect ratio kept by white margins."""
+    return ImageOps.pad(image, (side, side), Image.Resampling.LANCZOS, color="white")

@@ -40,6 +40,12 @@ class Browser:
         strokes = [{"type": "keyDown", "value": value}, {"type": "keyUp", "value": value}]
         self._call("actions", {"actions": [{"type": "key", "id": "keyboard", "actions": strokes}]})
 
+    def double_click(self, selector: str) -> None:
+        origin = self._call("element", {"using": "css selector", "value": selector})
+        strokes = [{"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0}] * 2
+        moved = [{"type": "pointerMove", "origin": origin, "x": 0, "y": 0}, *strokes]
+        self._call("actions", {"actions": [{"type": "pointer", "id": "mouse", "actions": moved}]})
+
     def click(self, selector: str) -> None:
         element = self._call("element", {"using": "css selector", "value": selector})
         self._call(f"element/{next(iter(element.values()))}/click", {})

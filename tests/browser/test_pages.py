@@ -63,10 +63,10 @@ def test_a_study_by_keys_and_clicks_saves_what_was_chosen(
     assert shown == [48, 48]
     assert browser.screenshot(tmp_path / "study.png").stat().st_size > 10_000
     browser.press("left")
-    browser.press("up")
+    browser.press("b")
     assert browser.run("document.querySelector('#left').getAttribute('aria-pressed')") == "true"
     browser.click("#right")
-    browser.press("down")
+    browser.press("t")
     browser.click("#left")
     assert browser.run("document.querySelector('#question').hidden && !document.querySelector('#end').hidden")
     assert browser.complaints() == []
@@ -82,6 +82,50 @@ def test_a_study_by_keys_and_clicks_saves_what_was_chosen(
     counted = json.loads(pigeon("study", "count", "--key", study / "key.json", answers, "--json").stdout)
     assert counted["wins"] == {row: votes.count(row) for row in ("ours", "theirs")}
     assert (counted["ties"], counted["raters"]) == (1, 1)
+
+
+PROGRESS = "document.querySelector('#progress').textContent"
+STAYS = "window.dispatchEvent(new Event('beforeunload', {cancelable: true}))"
+
+
+def test_answers_and_rater_outlive_the_page(browser: Browser, tmp_path: Path, rows: tuple[str, ...]) -> None:
+    study = tmp_path / "study"
+    pigeon("study", "make", "--requests", tmp_path, *rows, "--out", study, "--seed", "7", "--quiet")
+    browser.open(study / "study.html")
+    rater = browser.run("rater")
+    assert browser.run(STAYS) is True
+    browser.press("left")
+    browser.press("t")
+    # Whoever leaves now is warned.
+    assert browser.run(STAYS) is False
+    browser.open(study / "study.html")
+    assert (browser.run("rater"), browser.run(PROGRESS), browser.run(STAYS)) == (rater, "3 of 3", False)
+    browser.press("right")
+    assert browser.run("document.querySelector('#another').disabled")
+    browser.press("s")
+    assert browser.run(STAYS) is True
+    browser.open(study / "study.html")
+    assert browser.run("[rater, ...choices]") == [rater, "left", "tie", "right"]
+    assert browser.run(STAYS) is True and not browser.run("document.querySelector('#question').offsetParent")
+    browser.click("#another")
+    assert browser.run(PROGRESS) == "1 of 3" and browser.run("rater") != rater
+    assert browser.run("choices") == [None] * 3
+    assert browser.complaints() == []
+
+
+def test_no_slip_of_the_hand_answers_a_pair(browser: Browser, tmp_path: Path, rows: tuple[str, ...]) -> None:
+    pigeon("study", "make", "--requests", tmp_path, *rows, "--out", tmp_path / "s", "--seed", "8", "--quiet")
+    browser.open(tmp_path / "s" / "study.html")
+    for key in ("up", "down"):
+        browser.press(key)
+    assert browser.run(PROGRESS) == "1 of 3"
+    browser.double_click("#left")
+    assert browser.run(PROGRESS) == "2 of 3"
+    for key in ("t", "Enter"):
+        event = f"new KeyboardEvent('keydown', {{key: '{key}', repeat: true, bubbles: true, cancelable: true}})"
+        # An event whose default is prevented presses no button.
+        assert browser.run(f"document.querySelector('#left').dispatchEvent({event})") is (key != "Enter")
+    assert browser.run(PROGRESS) == "2 of 3"
 
 
 def test_a_script_that_the_page_does_not_bring_cannot_run(browser: Browser, tmp_path: Path) -> None:

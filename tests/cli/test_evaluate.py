@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import hashlib
 import io
 import json
 import os
@@ -17,9 +18,16 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from pigeon_cli.cli.main import app
+from pigeon_cli.core.evaluation import Interval
+from pigeon_cli.evaluation.baselines.stable_diffusion import folder_hashes
+from pigeon_cli.evaluation.draw import MAKER
+from pigeon_cli.evaluation.drawing import main
 from pigeon_cli.evaluation.encoders import load_clip
 from pigeon_cli.evaluation.requests import read_requests
+from pigeon_cli.report.evaluation_text import interval_text
+from pigeon_cli.weights.checkpoint import read_part, save_tensors, sha256_of
 from tests.tiny_encoders import write_random_lpips, write_tiny_clip, write_tiny_dino
+from tests.tiny_model import write_tiny_model
 from tests.tiny_requests import COLOURS, write_requests, write_row
 
 FILES = ["page.html", "plots.png", "table.csv", "table.json", "table.md"]
@@ -81,7 +89,8 @@ def test_the_right_answer_scores_what_it_must(run: Run) -> None:
     for encoder in ("CLIP", "DINO"):
         distance = figures[f"FD {encoder}"]
         assert distance and distance["mean"] == pytest.approx(0, abs=1e-6) and distance["low"] is None
-    counted = {"CS words": 3, "CS history": 1, "CIS reference": 3, "SSIM history": 4}
+    # The other row lacks one image: distances are of the requests that both answer.
+    counted = {"CS words": 3, "CS history": 1, "CIS reference": 3, "SSIM history": 4, "FD CLIP": 2, "FD DINO": 2}
     assert {name: figures[name]["count"] for name in counted} == counted
 
 
@@ -111,6 +120,7 @@ def test_markdown_and_csv_tell_the_same(run: Run) -> None:
     heads = text.splitlines()[0]
     assert "SSIM target ↑" in heads and "LPIPS history ↓" in heads
     assert "| <wrong>\\| (baseline) | 3 (1 missing) |" in text
+    assert "fewer than about ten requests" in text
     assert "Not computed: FID with Inception-v3" in text and "Weights of CLIP: sha256" in text
     # Every line of a table has as many cells as its header: one more than it has unescaped bars within.
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines()[:4]} == {heads.count("|")}
@@ -127,6 +137,7 @@ def test_the_page_is_whole_and_escaped(run: Run) -> None:
     # 2 liked pictures for each of 4 requests, 3 references and right answers, 4 + 3 drawings, the plot.
     assert page.count("<img") == 4 * 2 + 3 * 2 + 7 + 1
     assert page.count('class="gap">missing') == 1
+    assert "fewer than about ten requests" in page
     assert "&lt;wrong&gt;|" in page and "<wrong>" not in page
     assert "a red &lt;ball&gt; &amp; &#39;more&#39;" in page
 
@@ -156,6 +167,40 @@ def test_without_weights_what_cannot_be_computed_is_named(tmp_path: Path, monkey
     assert "pigeon download clip-vit-h-14" in table["not_computed"][0]["reason"]
     again = invoke("--data", requests, "--row", f"r={tmp_path / 'row'}", "--out", tmp_path / "out")
     assert again.exit_code == 6 and "exists already" in again.stderr
+
+
+def test_one_pair_has_no_distance_and_the_reason_is_right(run: Run, tmp_path: Path) -> None:
+    row, out = write_row(tmp_path / "one", COLOURS[:1]), tmp_path / "out"
+    given = ("--data", run.folder, "--row", f"r={row}", "--clip", run.folder / "clip", "--device", "cpu", "--json")
+    reasons = {
+        each["metric"]: each["reason"] for each in json.loads(invoke(*given, "--out", out).stdout)["not_computed"]
+    }
+    assert reasons["FD CLIP"].startswith("fewer than two requests have a target")
+
+
+def test_an_end_near_zero_is_not_zero() -> None:
+    assert interval_text(Interval(20.0, 0.04, 45.0, 9)) == "20.0 [0.040, 45.0]"
+    assert interval_text(Interval(0.5, None, None, 1)) == "0.500"
+
+
+def test_drawings_of_other_weights_are_not_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    requests, model = write_requests(tmp_path), write_tiny_model(tmp_path / "model")
+    given = ("--requests", requests, "--model", model.path, "--out", tmp_path / "row", "--device", "cpu")
+    arguments = list(map(os.fspath, given))
+    assert main(MAKER, arguments) == main(MAKER, arguments) == 0
+    record = json.loads((tmp_path / "row" / "row.json").read_bytes())
+    language = model.part("language")
+    assert record["weights"][language.name] == sha256_of(language)
+    save_tensors({name: tensor + 1 for name, tensor in read_part(language).items()}, language)
+    capsys.readouterr()
+    assert main(MAKER, arguments) == 6
+    assert "holds drawings of other requests, weights or settings" in capsys.readouterr().err
+
+
+def test_a_rival_is_known_by_its_safetensors(tmp_path: Path) -> None:
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "a.safetensors").write_bytes(b"weights")
+    assert folder_hashes(str(tmp_path)) == {"unet/a.safetensors": hashlib.sha256(b"weights").hexdigest()}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import re
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.tiny_requests import write_requests, write_row
 
@@ -82,6 +85,37 @@ def test_pictures_stand_on_the_sides_that_the_key_says(pigeon, rows: tuple[str, 
     assert len(one) == 1 and len({key(f"s{seed}")["study"] for seed in seeds}) > 1
 
 
+def test_each_row_stands_on_the_left_in_half_of_the_pairs(pigeon) -> None:
+    Path("requests.jsonl").write_text("".join(f'{{"id": "{n}", "history": [], "words": "x"}}\n' for n in range(1, 8)))
+    for folder in ("a", "b"):
+        Path(folder).mkdir()
+        for n in range(1, 7):
+            Image.new("RGB", (8, 8), (n, 0, 0)).save(Path(folder, f"{n}.png"))
+    orders = set()
+    for seed in range(8):
+        assert make(pigeon, ("a=a", "b=b"), f"s{seed}", "--seed", str(seed)).exit_code == 0
+        sides = [pair["left"] for pair in sorted(key(f"s{seed}")["pairs"], key=lambda pair: pair["request"])]
+        assert sorted(sides) == ["a"] * 3 + ["b"] * 3
+        orders.add(tuple(sides))
+    assert len(orders) > 2
+
+
+def test_size_and_format_do_not_tell_the_rows_apart(pigeon) -> None:
+    Path("requests.jsonl").write_text('{"id": "1", "history": [], "words": "x"}\n')
+    for folder, size in (("a", (180, 180)), ("b", (400, 300))):
+        Path(folder).mkdir()
+        Image.new("RGB", size, "red").save(Path(folder, "1.png"))
+    assert make(pigeon, ("a=a", "b=b")).exit_code == 0
+    drawn = []
+    for uri in content("study")["images"]:
+        kind, _, data = uri.partition(",")
+        with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+            drawn.append((kind, image.size, image.getpixel((90, 2)), image.getpixel((90, 90))))
+    # What is wider than high keeps its shape by white margins.
+    red, white = (255, 0, 0), (255, 255, 255)
+    assert sorted(drawn) == [("data:image/png;base64", (180, 180), edge, red) for edge in (red, white)]
+
+
 def test_the_same_seed_gives_the_same_bytes_and_count_limits(pigeon, rows: tuple[str, str]) -> None:
     for out in ("one", "two"):
         assert make(pigeon, rows, out, "--count", "2", "--seed", "5").exit_code == 0
@@ -110,7 +144,10 @@ def test_votes_are_counted_with_wilsons_interval(pigeon, rows: tuple[str, str]) 
         "secret-two\t1\t0.200\t0.036\t0.624",
         "no difference\t1\t-\t-\t-",
         "6 answers by 2 raters",
+        "The intervals take every vote as independent; several raters voted on the same pairs, so they are too narrow.",
     ]
+    alone = pigeon("study", "count", "--key", "study/key.json", first)
+    assert alone.stdout.splitlines()[-1] == "3 answers by 1 raters"
     document = json.loads(pigeon("study", "count", "--key", "study/key.json", first, second, "--json").stdout)
     assert (document["wins"], document["ties"], document["answers"], document["raters"]) == (
         {"secret-one": 4, "secret-two": 1}, 1, 6, 2,

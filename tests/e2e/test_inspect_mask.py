@@ -56,7 +56,9 @@ def masks_of(document: dict[str, Any], role: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("kind", MASK_KINDS)
 @pytest.mark.parametrize("wanted", ["reference", "prompt"])
 def test_the_masks_are_those_of_generate(run: Run, liked: Path, wish: Path, kind: str, wanted: str) -> None:
-    wishes = ("--ref", wish) if wanted == "reference" else ("--prompt", "happy cat")
+    wishes: tuple[str | Path, ...] = ("--ref", wish)
+    if wanted == "prompt":
+        wishes = ("--prompt", "happy cat", "--temperature", "1.5", "--top-k", "40", "--max-tokens", "30")
     asked = ("--history", liked, *wishes, "--mask", kind, "--ref-mask", "0.3", "--history-mask", "0.4", "--seed", "5")
     shown, made = inspect(run, *asked), read(run("generate", *asked, "-n", "1", "--json"))
     assert masks_of(shown, "history") == made["history_tokens"]

@@ -16,7 +16,14 @@ from PIL import Image
 from torch import Tensor
 
 from pigeon_cli.evaluation.baselines import STATUS
-from pigeon_cli.evaluation.baselines.stable_diffusion import GUIDANCE, Pipeline, add_steps, load_pipeline, unusable
+from pigeon_cli.evaluation.baselines.stable_diffusion import (
+    GUIDANCE,
+    Pipeline,
+    add_steps,
+    folder_hashes,
+    load_pipeline,
+    unusable,
+)
 from pigeon_cli.evaluation.drawing import RowMaker, main
 from pigeon_cli.evaluation.pictures import Shown
 
@@ -62,7 +69,12 @@ def load(given: argparse.Namespace, device: torch.device) -> IpAdapter:
 
 
 MAKER = RowMaker(
-    "pigeon_cli.evaluation.baselines.ip_adapter", "IP-Adapter with the history averaged", load, add_steps, status=STATUS
+    "pigeon_cli.evaluation.baselines.ip_adapter",
+    "IP-Adapter with the history averaged",
+    load,
+    add_steps,
+    status=STATUS,
+    hashes=folder_hashes,
 )
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from pigeon_cli.core.errors import WeightsError
+from pigeon_cli.weights.checkpoint import sha256_of
 
 Pipeline: TypeAlias = Any
 """A ``StableDiffusionPipeline``; diffusers declares neither its parts nor its call."""
@@ -38,6 +39,12 @@ def load_pipeline(folder: str | Path, device: torch.device) -> Pipeline:
     pipeline.set_progress_bar_config(disable=True)
     pipeline.to(device)
     return pipeline
+
+
+def folder_hashes(folder: str) -> dict[str, str]:
+    """The safetensors files of a folder by their path in it with their SHA-256."""
+    root = Path(folder)
+    return {path.relative_to(root).as_posix(): sha256_of(path) for path in sorted(root.rglob("*.safetensors"))}
 
 
 def unusable(folder: str | Path, error: Exception) -> WeightsError:

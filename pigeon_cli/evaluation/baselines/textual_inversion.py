@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pigeon_cli.evaluation.baselines import STATUS
-from pigeon_cli.evaluation.baselines.stable_diffusion import GUIDANCE, Pipeline, add_steps, load_pipeline
+from pigeon_cli.evaluation.baselines.stable_diffusion import GUIDANCE, Pipeline, add_steps, folder_hashes, load_pipeline
 from pigeon_cli.evaluation.drawing import RowMaker, main
 from pigeon_cli.evaluation.pictures import Shown
 
@@ -123,6 +123,7 @@ MAKER = RowMaker(
     load,
     _options,
     status=STATUS,
+    hashes=folder_hashes,
 )
 
 if __name__ == "__main__":
