@@ -39,7 +39,7 @@ def to_rgb(image: Image.Image, alpha: str = "white") -> Image.Image:
     colour = matte_colour(alpha)
     image = upright(image)
     if image.mode in WIDE_GREY_MODES:
-        return _over(narrow_grey(image), _apart_from_key(image), colour)
+        image = _narrowed(image)
     if not image.has_transparency_data:
         return image.convert("RGB")
     layer = image.convert("RGBA")
@@ -47,16 +47,12 @@ def to_rgb(image: Image.Image, alpha: str = "white") -> Image.Image:
     return Image.alpha_composite(matte, layer).convert("RGB")
 
 
-def _apart_from_key(image: Image.Image) -> Image.Image:
-    """Of grey of more than 8 bits, a mask of what is not of the key colour."""
-    key = image.info.get("transparency")
-    values = np.asarray(image)
-    shown = np.ones(values.shape, dtype=bool) if not isinstance(key, int) else values != key
-    return Image.fromarray((shown * 255).astype(np.uint8))
-
-
-def _over(image: Image.Image, shown: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
-    return Image.composite(image.convert("RGB"), Image.new("RGB", image.size, colour), shown)
+def _narrowed(image: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits to mode L, or to LA where one of its values is the key colour of what is clear."""
+    grey, key = narrow_grey(image), image.info.get("transparency")
+    if isinstance(key, int):
+        grey.putalpha(Image.fromarray((np.asarray(image) != key).astype(np.uint8) * 255))
+    return grey
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -16,24 +16,16 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from PIL import Image
-
 import pigeon_cli
 from pigeon_cli.engine.devices import choose_device
-from pigeon_cli.history.preprocess import to_rgb
+from pigeon_cli.evaluation.pictures import open_rgb
+from pigeon_cli.history.words import sidecar
 from pigeon_cli.pipeline.session import Session
+from pigeon_cli.pipeline.settings import AUTO_DIALS
 from pigeon_cli.weights.store import find_model
+from tests.benchmarks.pigeon_drawer import COMMAND_COUNT
 
 SAMPLES = Path(pigeon_cli.__file__).parent / "assets" / "samples"
-POSITIONS = tuple(step / 10 for step in range(11))
-COUNT = 4
-"""Default of ``pigeon generate -n``."""
-
-
-def read(path: Path) -> Image.Image:
-    """An image of the package as RGB."""
-    with Image.open(path) as image:
-        return to_rgb(image)
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -50,14 +42,14 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
     session = Session(find_model(arguments.model), choose_device("auto"))
-    history, reference = [read(path) for path in sorted((SAMPLES / "history").glob("*.png"))], SAMPLES / "reference.png"
-    words, wish = reference.with_suffix(".txt").read_text(encoding="utf-8").strip(), read(reference)
+    history = [open_rgb(path) for path in sorted((SAMPLES / "history").glob("*.png"))]
+    wish, (words, _) = open_rgb(SAMPLES / "reference.png"), sidecar(SAMPLES / "reference.png")
 
     def at_once() -> None:
-        session.personalize(history, wish, words, count=COUNT)
+        session.personalize(history, wish, words, count=COMMAND_COUNT)
 
     def one_by_one() -> None:
-        for position in POSITIONS:
+        for position in AUTO_DIALS:
             session.personalize(history, wish, words, dials=(position,), samples=1, count=1)
 
     # The first turn loads the weights.
