@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from pigeon_cli.core.errors import WeightsError
 from pigeon_cli.engine.plan import Precision
 from pigeon_cli.engine.schedule import Part
-from pigeon_cli.weights.scales import scale_of
+from pigeon_cli.weights.scales import scale_of, unpacked_shape
 from pigeon_cli.weights.stored_model import StoredModel
 
 MADE_OF: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
@@ -121,7 +121,7 @@ def _read(path: Path, place: Callable[[str], str | None], start: str) -> Stored:
     except (OSError, SafetensorError) as error:
         raise _unreadable(path, error) from error
     names = {key for key, _, _ in tensors}
-    packed = {key for key, kind, _ in tensors if kind == "I8" and scale_of(key) in names}
+    packed = {key for key, kind, _ in tensors if kind in ("I8", "U8") and scale_of(key) in names}
     scales = {scale_of(key) for key in packed}
     found = Stored()
     for key, kind, shape in tensors:
@@ -136,6 +136,8 @@ def _tensor(key: str, kind: str, shape: Sequence[int], size: int, packed: bool) 
     """A tensor of ``size`` bytes in the file."""
     if not (packed or kind.startswith(("F", "BF"))):
         return Stored(size, other=size, largest=size)
+    if packed:
+        shape = unpacked_shape(kind, shape)
     count = math.prod(shape)
     unpacked = count * Precision.FLOAT32.width if packed else 0
     if is_linear(key, shape):

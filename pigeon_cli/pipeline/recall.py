@@ -2,8 +2,8 @@
 
 The base model draws references from words alone (DESIGN.md section 2), but what a small one draws so nobody recognises.
 Where words name a thing that it was shown in training, or a reference is recognised as one, the drawing of that thing
-by the hand that is nearest to the taste takes the reference's place; where no near hand has one, what was foretold of
-it, or the drawing of another thing by the taste's own hand, if that should draw the two much alike.
+by the hand that is nearest to the taste takes the reference's place; where no near hand has one, the drawing of another
+thing by the taste's own hand, if that should draw the two much alike, or else what was foretold of it.
 """
 
 from __future__ import annotations
@@ -208,9 +208,9 @@ def _recalled(asked: Asked, parts: Parts, things: Sequence[Remembered], memory: 
     hands = None if asked.tastes is None else memory.hand_of(asked.tastes.mean(0), lines)
     drawing = nearest_drawing(memory, thing, hands, NEAR)
     if drawing is None:
-        drawing = foretold_drawing(memory, thing, hands)
-    if drawing is None:
         drawing = drawing_alike(memory, thing, hands)
+    if drawing is None:
+        drawing = foretold_drawing(memory, thing, hands)
     by_other_hand = drawing is None and wish is None
     if by_other_hand:
         drawing = nearest_drawing(memory, thing, hands)

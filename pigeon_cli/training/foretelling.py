@@ -1,9 +1,9 @@
 """How a hand would draw what it never drew: foretold from what other hands make of the thing, and from what this hand
 makes of things that others draw alike.
 
-A network of training alone (stage ``foretell``), which makes drawings for the memory and is not shipped. It answers
-with the middle of what is likely, in the hand's own places and colours, where another hand's drawing never is: hard
-where hardly anything else is likely, and a smear where much is. So what is soft is not kept (:func:`sharp_enough`).
+A network of training alone (stage ``foretell``), which makes drawings for the memory and is not shipped. It draws in
+the hand's own places and colours, where another hand's drawing never is; that it decides where much is likely, instead
+of smearing, it learns from a critic (:mod:`pigeon_cli.training.drawing_critic`).
 """
 
 from __future__ import annotations
@@ -25,17 +25,15 @@ from pigeon_cli.training.substitutes import DrawnThings
 
 SIDE: Final = 2
 """Places of the latents in one place of the network, each way."""
-WIDTH, BLOCKS, GROUPS = 256, 8, 16
-"""Channels of the network, its residual blocks, and how many of the channels are normed together."""
+WIDTH, BLOCKS, GROUPS = 384, 10, 16
+"""Channels of the network, its residual blocks, and how many groups of channels are normed."""
+ATTENDS, HEAD = 3, 64
+"""Every so many blocks all places attend to one another, by heads of so many channels at most."""
 DROPOUT: Final = 0.1
 """Of whole channels."""
 EXAMPLES, LISTED = 4, 8
 """Drawings by the hand itself that are shown, and among how many of the likeliest training chooses them."""
 SHOWN: Final = len(HANDS) + EXAMPLES
-SHARP: Final = 0.6
-"""Least sharpness of what is foretold, as a share of the mean of the hand's drawings. Of valid requests for what a hand
-lacks the quarter above it was drawn in the right style and meaning in 29 of 100 and without it in 6, the others in 4
-either way."""
 FAR: Final = -1e3
 AT_ONCE: Final = 64
 
@@ -88,7 +86,7 @@ class ForetellingNetwork(nn.Module):
         super().__init__()
         self.reads = nn.Conv2d(SHOWN * (width + 1), WIDTH, 3, padding=1)
         self.hand = nn.Linear(len(HANDS), WIDTH)
-        self.blocks = nn.ModuleList(_Block() for _ in range(BLOCKS))
+        self.blocks = nn.ModuleList(_Block(number % ATTENDS == ATTENDS - 1) for number in range(BLOCKS))
         self.norm = nn.GroupNorm(GROUPS, WIDTH)
         self.says = nn.Conv2d(WIDTH, width + SIDE**2 * SHOWN, 3, padding=1)
         # At first the mean of all that is shown.
@@ -114,10 +112,11 @@ class ForetellingNetwork(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two convolutions; the hand scales and shifts what is between them."""
+    """Two convolutions; the hand scales and shifts what is between them. Attention behind them, if it ``attends``."""
 
-    def __init__(self) -> None:
+    def __init__(self, attends: bool) -> None:
         super().__init__()
+        self.attention = _Attention() if attends else None
         self.norm0, self.norm1 = nn.GroupNorm(GROUPS, WIDTH), nn.GroupNorm(GROUPS, WIDTH)
         self.conv0, self.conv1 = nn.Conv2d(WIDTH, WIDTH, 3, padding=1), nn.Conv2d(WIDTH, WIDTH, 3, padding=1)
         self.hand = nn.Linear(len(HANDS), 2 * WIDTH)
@@ -131,6 +130,22 @@ class _Block(nn.Module):
         scale, shift = self.hand(told)[:, :, None, None].chunk(2, dim=1)
         inner = self.norm1(self.conv0(functional.silu(self.norm0(values)))) * (1 + scale) + shift
         output: Tensor = values + self.conv1(self.dropout(functional.silu(inner)))
+        return output if self.attention is None else output + self.attention(output)
+
+
+class _Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(GROUPS, WIDTH)
+        self.reads, self.says = nn.Conv2d(WIDTH, 3 * WIDTH, 1), nn.Conv2d(WIDTH, WIDTH, 1)
+        for parameter in self.says.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """[B, WIDTH, h, w] to the same shape."""
+        heads = self.reads(self.norm(values)).unflatten(1, (3, -1, min(HEAD, WIDTH))).flatten(4).transpose(3, 4)
+        seen = functional.scaled_dot_product_attention(*heads.unbind(1))
+        output: Tensor = self.says(seen.transpose(2, 3).reshape(values.shape))
         return output
 
 
@@ -151,20 +166,6 @@ class Foreteller:
             shown, there = look_up(patches, self.table.shown(things, hands))
             parts.append(functional.pixel_shuffle(self.network(shown, there, hands.to(shown.device)), SIDE))
         return torch.cat(parts) if parts else latents[:0]
-
-
-def sharpness(pictures: Tensor) -> Tensor:
-    """How hard the edges of pictures [B, 3, S, S] in 0..1 are, [B]: the root mean square of their neighbours'
-    differences."""
-    differences = [pictures.diff(dim=axis).flatten(1) for axis in (2, 3)]
-    return torch.cat(differences, dim=1).square().mean(1).sqrt()
-
-
-def sharp_enough(foretold: Tensor, hands: Tensor, drawn: Tensor, drawn_hands: Tensor) -> Tensor:
-    """Which of what was foretold is kept, bool [N]; ``foretold`` [N] and ``drawn`` [records] are sharpnesses, and the
-    others the numbers of the hands."""
-    usual = torch.stack([drawn[drawn_hands == hand].mean() for hand in range(len(HANDS))])
-    return foretold >= SHARP * usual[hands]
 
 
 def patch_width(config: DiffusionConfig) -> int:

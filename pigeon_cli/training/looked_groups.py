@@ -21,8 +21,9 @@ PLAIN_LOOKS = 0.22
 """How often nothing is worn, so that a picture shows its set's finish alone."""
 SET_POWER = 0.7
 """Of a set's size in its weight: small sets are seen more often than their share."""
-UNMOVED = 0.2
-"""How often a look that moves things leaves the sources where they are, as references of a user are."""
+UNMOVED = 0.55
+"""How often a look that moves things leaves the sources where they are, as references of a user and recalled drawings
+are."""
 RECALLED = 0.65
 """How often sources are as the memory gives them back, as those of a user are where something is recalled."""
 

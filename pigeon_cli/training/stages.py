@@ -47,7 +47,7 @@ DEFAULTS = {
     "translator": StageDefaults(8000, 64, 2e-3),
     "decoder": StageDefaults(3000, 32, 1e-3),
     "finish": StageDefaults(2000, 16, 1.5e-3),
-    "foretell": StageDefaults(2400, 64, 1.2e-3, warmup=60),
+    "foretell": StageDefaults(2400, 96, 4e-4, warmup=60),
     "language": StageDefaults(4000, 16, 1.5e-3),
     "scorer": StageDefaults(1500, 96, 2e-3),
 }
@@ -184,7 +184,7 @@ def build_task(
     if name == "foretell":
         from pigeon_cli.training.tasks.foretell import ForetellTask
 
-        return ForetellTask(folder, batches, settings.batch)
+        return ForetellTask(folder, batches, settings.batch, settings.steps)
     tokenizer = frozen_tokenizer(folder, device)
     if name == "taste":
         from pigeon_cli.training.tasks.taste import TasteTask

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pigeon_cli.core.errors import OutputError, WeightsError
-from pigeon_cli.weights.packed import pack, unpack
+from pigeon_cli.weights.packed import EIGHT, pack, unpack
 
 
 def save_part(
@@ -24,14 +24,15 @@ def save_part(
     dtype: torch.dtype = torch.bfloat16,
     packed: bool = False,
     exact: Collection[str] = (),
+    bits: int = EIGHT,
 ) -> None:
     """Write floating tensors as ``dtype``, others as they are, through a temporary file beside ``path``.
 
-    ``packed`` writes large matrices as int8 instead (:func:`pigeon_cli.weights.packed.pack`), but those of ``exact``.
-    Raises :class:`OutputError`.
+    ``packed`` writes large matrices in ``bits`` instead (:func:`pigeon_cli.weights.packed.pack`), but those of
+    ``exact``. Raises :class:`OutputError`.
     """
     if packed:
-        tensors = pack(tensors, dtype, exact)
+        tensors = pack(tensors, dtype, exact, bits)
     else:
         tensors = {name: tensor.to(dtype) if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -193,8 +193,9 @@ def test_words_bring_back_another_hands_drawing_and_it_is_said(
     assert len(told()) == 1
 
 
-def test_a_drawing_that_was_foretold_stands_in_and_it_is_said(
-    pigeon: Pigeon, liked: Path, remembering: ModelFolder, tmp_path: Path
+@pytest.mark.parametrize("alike", [False, True])
+def test_a_drawing_that_was_foretold_stands_in_where_nothing_alike_was_drawn(
+    alike: bool, pigeon: Pigeon, liked: Path, remembering: ModelFolder, tmp_path: Path
 ) -> None:
     config = remembering.spec.memory
     assert config is not None
@@ -202,6 +203,10 @@ def test_a_drawing_that_was_foretold_stands_in_and_it_is_said(
     (remembering.path / "config.json").write_text(spec_text(foretelling))
     weights = read_part(remembering.part("memory"))
     weights["tells_hand.bias"], weights["kinship"] = torch.tensor([0.0, 0.0, 50.0]), torch.eye(3)
+    # The cat is by the same hand.
+    weights["hands"][CAT] = 2
+    weights["substitutes"] = torch.tensor([[1, 2, 0]], dtype=torch.int16)
+    weights["likeness"] = torch.full((1,), 255 if alike else 0, dtype=torch.uint8)
     save_part(remembering.part("memory"), weights)
     fox_picture().save(tmp_path / "wish.png")
     result = pigeon(
@@ -209,9 +214,10 @@ def test_a_drawing_that_was_foretold_stands_in_and_it_is_said(
     )
     assert result.exit_code == 0, result.output
     report = json.loads(result.stdout)
-    assert report["recalled"] == "red fox"
-    assert any("'red fox'" in each and "foretold" in each for each in report["warnings"])
-    assert tuple(report["candidates"][0]["reference_tokens"]["codes"]) == shown_codes(remembering, FOX + 1)
+    assert report["recalled"] == ("happy cat" if alike else "red fox")
+    assert any("'red fox'" in each and "foretold" in each for each in report["warnings"]) is not alike
+    shown = CAT if alike else FOX + 1
+    assert tuple(report["candidates"][0]["reference_tokens"]["codes"]) == shown_codes(remembering, shown)
 
 
 def test_a_reference_that_is_nothing_known_stays(

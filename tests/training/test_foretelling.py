@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from pigeon_cli.core.errors import InputError
 from pigeon_cli.engine.devices import choose_device
-from pigeon_cli.training import foretelling
+from pigeon_cli.training import drawing_critic, foretelling
 from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.data.dataset import IconDataset, load_dataset
 from pigeon_cli.training.data.sets import HANDS
@@ -25,6 +27,7 @@ from pigeon_cli.training.foretelling import (
     patched,
 )
 from pigeon_cli.training.loop import LoopSettings, run_training
+from pigeon_cli.training.tasks import foretell
 from pigeon_cli.training.tasks.foretell import ForetellTask
 from pigeon_cli.weights.store import ModelFolder
 
@@ -36,14 +39,15 @@ def small() -> Iterator[None]:
     """A network that is trained in seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(foretelling, "WIDTH", 32)
-        patch.setattr(foretelling, "BLOCKS", 2)
+        patch.setattr(foretelling, "BLOCKS", 3)
+        patch.setattr(drawing_critic, "WIDTH", 4)
         yield
 
 
 @pytest.fixture(scope="module")
 def task(icons: Path, tiny: ModelFolder) -> ForetellTask:
     torch.manual_seed(0)
-    return ForetellTask(tiny, IconBatches(load_dataset(icons), CPU.device), 8)
+    return ForetellTask(tiny, IconBatches(load_dataset(icons), CPU.device), 8, 120)
 
 
 def test_at_first_the_mean_of_what_is_shown_is_foretold() -> None:
@@ -100,16 +104,35 @@ def test_drawings_are_foretold_better_than_by_their_mean_and_read_from_the_run(
     assert torch.allclose(foretold[1:2], alone, atol=1e-4)
 
 
-def test_what_is_soft_is_not_kept() -> None:
-    picture = torch.zeros(1, 3, 32, 32)
-    picture[:, :, 8:24, 8:24] = 1.0
-    soft = torch.nn.functional.avg_pool2d(picture, 9, stride=1, padding=4)
-    hard, softer = foretelling.sharpness(picture), foretelling.sharpness(soft)
-    assert float(softer) < 0.6 * float(hard)
-    drawn, hands = torch.cat([hard, 3 * hard, softer]), torch.tensor([0, 0, 1])
-    foretold = torch.cat([hard, 2 * hard, softer])
-    # Each by the mean of its own hand.
-    assert foretelling.sharp_enough(foretold, hands, drawn, hands).tolist() == [False, True, True]
+def test_network_and_critic_each_learn_from_their_own_loss(task: ForetellTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gradients(step: int) -> tuple[float, float]:
+        task.network.zero_grad()
+        task.critic.zero_grad()
+        torch.manual_seed(2)
+        task.loss(step, random.Random(2))["loss"].backward()
+        return size_of(task.network), size_of(task.critic)
+
+    network, critic = gradients(task.alone - 1)
+    assert network > 0 and critic == 0
+    judged, learning = gradients(task.alone + 10)
+    assert judged > 0 and learning > 0
+    # The critic's wishes weigh nothing: what is left is the error's own gradient, and the critic learns as before.
+    monkeypatch.setattr(foretell, "PASSING", 0.0)
+    plain, same = gradients(task.alone + 10)
+    assert plain == pytest.approx(network, rel=1e-4) and same == pytest.approx(learning, rel=1e-3)
+    assert judged != pytest.approx(plain, rel=1e-3)
+
+
+def size_of(module: nn.Module) -> float:
+    found = [each.grad.norm() for each in module.parameters() if each.grad is not None]
+    return float(torch.stack(found).norm()) if found else 0.0
+
+
+def test_every_parameter_is_trained_once(task: ForetellTask, tmp_path: Path) -> None:
+    groups = task.parameter_groups(LoopSettings(tmp_path, 10, 4, 1e-3))
+    listed = [id(each) for group in groups for each in group["params"]]
+    wanted = {id(each) for module in (task.network, task.critic) for each in module.parameters()}
+    assert len(listed) == len(set(listed)) and set(listed) == wanted
 
 
 def test_nothing_asked_is_nothing_foretold(task: ForetellTask, tiny: ModelFolder) -> None:
@@ -132,4 +155,4 @@ def test_a_lone_set_teaches_nothing(icons: Path, tiny: ModelFolder) -> None:
     dataset = load_dataset(icons)
     alone = IconDataset(dataset.images, [one for one in dataset.records if one.set == "twemoji"])
     with pytest.raises(InputError, match="same thing"):
-        ForetellTask(tiny, IconBatches(alone, CPU.device), 4)
+        ForetellTask(tiny, IconBatches(alone, CPU.device), 4, 10)

@@ -18,9 +18,8 @@ from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.data.dataset import IconDataset, IconRecord, load_dataset
 from pigeon_cli.training.data.looks import PLAIN, apply_look
 from pigeon_cli.training.data.sets import HANDS
-from pigeon_cli.training.drawn_pictures import decode_pictures
 from pigeon_cli.training.finishes import worth_making
-from pigeon_cli.training.foretelling import SHARP, ForetellingNetwork, patch_width, sharpness
+from pigeon_cli.training.foretelling import ForetellingNetwork, patch_width
 from pigeon_cli.training.frozen_reader import frozen, frozen_taste_reader
 from pigeon_cli.training.memory import CLEAREST, Drawing, build_memory, in_order, missing_finishes
 from pigeon_cli.training.stages import frozen_tokenizer
@@ -185,7 +184,7 @@ def test_all_train_drawings_and_what_is_made_of_them_are_kept(
     assert float(error.mean()) < 0.3
 
 
-def test_what_is_sharp_of_the_foretold_is_kept_behind_what_was_drawn(
+def test_all_that_hands_lack_is_foretold_behind_what_was_drawn(
     dataset: IconDataset, folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training_memory, "PRICE", 0.0)
@@ -198,12 +197,7 @@ def test_what_is_sharp_of_the_foretold_is_kept_behind_what_was_drawn(
     assert len(set(kept)) == len(kept)
     assert kept[:count] == list(zip(drawn.things.tolist(), drawn.hands.tolist(), strict=True))
     assert [memory.is_foretold(number) for number in (count - 1, count)] == [False, True]
-    vae = frozen(build_vae(folder.spec.diffusion), folder, "vae", CPU.device)
-    edges = sharpness(decode_pictures(vae, memory.latents(range(config.drawings))))
-    for number in range(count, config.drawings):
-        own = edges[:count][memory.hands[:count] == memory.hands[number]]
-        # Both have been through the quantizer here.
-        assert float(edges[number]) > 0.9 * SHARP * float(own.mean())
+    assert len(kept) == config.things * config.hands
 
 
 def test_stored_drawings_are_what_the_memory_gives_back(dataset: IconDataset, folder: ModelFolder) -> None:

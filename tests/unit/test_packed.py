@@ -14,8 +14,8 @@ from pigeon_cli.engine.devices import choose_device
 from pigeon_cli.engine.residency import ALIGNED, Parts
 from pigeon_cli.training.shipped import save_shipped
 from pigeon_cli.weights.checkpoint import load_part, read_part, save_part
-from pigeon_cli.weights.packed import FEWEST_NUMBERS, pack, unpack
-from pigeon_cli.weights.scales import scale_of
+from pigeon_cli.weights.packed import FEWEST_NUMBERS, FEWEST_OF_SIX, SIX, pack, unpack
+from pigeon_cli.weights.scales import scale_of, unpacked_shape
 from pigeon_cli.weights.store import ModelFolder
 from tests.small_memory import small_memory
 from tests.tiny_model import write_tiny_model
@@ -66,6 +66,56 @@ def test_packing_again_changes_nothing() -> None:
     torch.manual_seed(0)
     once = there_and_back(torch.randn(64, 100))
     assert torch.allclose(there_and_back(once), once, rtol=1e-6, atol=0)
+
+
+@pytest.fixture
+def all_of_six(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pigeon_cli.weights.packed.FEWEST_OF_SIX", 1)
+
+
+@pytest.mark.usefixtures("all_of_six")
+def test_six_bits_are_those_computed_by_hand_and_come_back() -> None:
+    rows = torch.zeros(4, WIDTH)
+    rows[:, 0] = torch.tensor([31.0, -31.0, 62.0, 31 / 4])
+    rows[:, 1] = torch.tensor([1.0, -2.0, 6.0, -5 / 4])
+    packed = pack({"weight": rows}, torch.bfloat16, bits=SIX)
+    assert (packed["weight"].dtype, packed["weight"].shape) == (torch.uint8, (3, WIDTH))
+    assert packed[scale_of("weight")].tolist() == [1, 1, 2, 1 / 4]
+    # 63, 1, 63, 63 and 33, 30, 35, 27, six bits each, the first lowest.
+    for place, levels in enumerate(((63, 1, 63, 63), (33, 30, 35, 27))):
+        number = sum(level << 6 * row for row, level in enumerate(levels))
+        assert packed["weight"][:, place].tolist() == [number >> 8 * byte & 255 for byte in range(3)]
+    assert torch.equal(unpack(packed)["weight"], rows)
+    assert unpacked_shape("U8", [3, WIDTH]) == [4, WIDTH] and unpacked_shape("I8", [3, 5]) == [3, 5]
+
+
+@pytest.mark.usefixtures("all_of_six")
+def test_six_bits_keep_every_level_of_any_shape() -> None:
+    torch.manual_seed(0)
+    levels = torch.randint(-31, 32, (8, 64, 3, 3)).float()
+    levels[:, 0, 0, 0] = 31
+    assert torch.equal(unpack(pack({"weight": levels}, torch.bfloat16, bits=SIX))["weight"], levels)
+    normal = torch.randn(64, 256)
+    once = unpack(pack({"weight": normal}, torch.bfloat16, bits=SIX))["weight"]
+    assert float((once - normal).square().mean()) < 0.001
+    assert torch.allclose(unpack(pack({"weight": once}, torch.bfloat16, bits=SIX))["weight"], once, rtol=1e-6, atol=0)
+
+
+def test_few_numbers_and_rows_that_four_does_not_divide_stay_eight_bits() -> None:
+    width = FEWEST_OF_SIX // 4
+    tensors = {f"{rows}.weight": torch.randn(rows, width) for rows in (3, 4, 5)}
+    packed = pack(tensors, torch.bfloat16, bits=SIX)
+    assert [packed[name].dtype for name in tensors] == [torch.int8, torch.uint8, torch.int8]
+    assert {tensor.dtype for tensor in pack(tensors, torch.bfloat16).values()} == {torch.int8, torch.float32}
+
+
+@pytest.mark.usefixtures("all_of_six")
+def test_six_bits_whose_rows_are_no_whole_number_are_named() -> None:
+    packed = pack({"weight": torch.randn(8, WIDTH)}, torch.bfloat16, bits=SIX)
+    with pytest.raises(ValueError, match="no whole number of 3 rows"):
+        unpack(packed | {"weight": packed["weight"][:5]})
+    with pytest.raises(ValueError, match=r"holds weight\.scale as \(8,\)"):
+        unpack(packed | {"weight": packed["weight"][:3]})
 
 
 def test_a_row_that_is_not_finite_does_not_come_back_as_numbers() -> None:
@@ -168,3 +218,5 @@ def test_stages_ship_matrices_packed_and_the_codebook_exact(tmp_path: Path) -> N
     assert kinds["tokenizer"] == [torch.float16, torch.float16, torch.int8]
     assert kinds["unet"] == [torch.int8] * 3
     assert kinds["adapter"] == [torch.bfloat16] * 3
+    save_shipped(folder, "unet", {"conv.weight": torch.randn(4, FEWEST_OF_SIX // 4)})
+    assert load_file(folder.part("unet"))["conv.weight"].dtype == torch.uint8

@@ -25,6 +25,7 @@ from pigeon_cli.weights import keymaps
 from pigeon_cli.weights.checkpoint import read_part, save_part
 from pigeon_cli.weights.official import OfficialFolder
 from pigeon_cli.weights.official_spec import BUNDLED_SPEC
+from pigeon_cli.weights.packed import EIGHT, SIX
 from pigeon_cli.weights.published_alignment import find_alignment
 from pigeon_cli.weights.spec_file import read_spec
 from pigeon_cli.weights.store import ModelFolder, find_model
@@ -139,7 +140,11 @@ def test_sizes_are_those_of_the_tensors(name: str, tmp_path: Path) -> None:
             assert part_size(folder, part, precision).bytes == wanted, (part, precision)
 
 
-def test_packed_tensors_count_as_the_numbers_that_they_become(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bits", [EIGHT, SIX])
+def test_packed_tensors_count_as_the_numbers_that_they_become(
+    bits: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pigeon_cli.weights.packed.FEWEST_OF_SIX", 1)
     tensors = {
         "fc1.weight": torch.randn(64, 80),
         "fc1.bias": torch.randn(64),
@@ -148,11 +153,11 @@ def test_packed_tensors_count_as_the_numbers_that_they_become(tmp_path: Path) ->
         "keys": torch.ones(7, 2, dtype=torch.int8),
     }
     folder = ModelFolder(tmp_path)
-    save_part(folder.part("language"), tensors, packed=True)
+    save_part(folder.part("language"), tensors, packed=True, bits=bits)
     (found,) = stored(folder, "language")
     linear, plain, convolution = 64 * 80, 100 * 50, 16 * 32 * 9
     assert (found.linear, found.scales, found.plain, found.other) == (linear, 64, 64 + plain + convolution, 14)
-    assert found.bytes == linear + plain + convolution + 4 * (64 + 100 + 16) + 2 * 64 + 14
+    assert found.bytes == (linear + plain + convolution) * bits // 8 + 4 * (64 + 100 + 16) + 2 * 64 + 14
     loaded = read_part(folder.part("language"))
     for precision, kind in ((FLOAT32, torch.float32), (BFLOAT16, torch.bfloat16)):
         held = sum((t.to(kind) if t.is_floating_point() else t).nbytes for t in loaded.values())

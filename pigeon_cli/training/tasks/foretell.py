@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from pigeon_cli.core.errors import InputError
-from pigeon_cli.models.diffusion import build_vae, encode_latents
+from pigeon_cli.models.diffusion import build_vae, encode_latents, restore_latents
 from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.data.alike import outlines_of
 from pigeon_cli.training.data.dataset import IconRecord
 from pigeon_cli.training.data.looks import PLAIN, apply_look
 from pigeon_cli.training.data.sets import HANDS, ICON_SETS
+from pigeon_cli.training.drawing_critic import DrawingCritic, critic_loss, feature_loss, passing_loss
 from pigeon_cli.training.drawn_pictures import decode_pictures
 from pigeon_cli.training.figures import save_tensor_sheet
 from pigeon_cli.training.foretelling import (
@@ -32,7 +33,7 @@ from pigeon_cli.training.foretelling import (
     patched,
 )
 from pigeon_cli.training.frozen_reader import frozen
-from pigeon_cli.training.loop import MovingAverage, TrainingTask
+from pigeon_cli.training.loop import LoopSettings, MovingAverage, TrainingTask
 from pigeon_cli.training.memory import kinship
 from pigeon_cli.training.pixel_metric import pixel_metric
 from pigeon_cli.training.substitutes import DrawnThings
@@ -41,6 +42,14 @@ from pigeon_cli.weights.store import ModelFolder
 AVERAGE_DECAY = 0.997
 VARIANTS: Final = ((False, (0, 1, 2)), (True, (0, 1, 2)), (False, (1, 2, 0)))
 """Of all drawings alike: whether they are turned over, and the order of their colours."""
+ALONE: Final = 0.4
+"""Share of the steps before the critic judges."""
+PASSING, FEATURES, EASED = 0.7, 5.0, 200
+"""What the critic's gradient weighs at the drawing, as a share of that of the error; what features count beside its
+verdict; and in how many steps it begins to count."""
+CRITIC_BETAS: Final = (0.0, 0.99)
+SHAKEN: Final = 6
+"""Pixels by which drawn and foretold are moved before the critic sees them, so that it learns none by heart."""
 AS_IT_IS: Final = 0.5
 """Share of the first."""
 SIBLINGS_HIDDEN, SOME_HIDDEN, HIDDEN = 0.5, 0.5, 0.3
@@ -59,15 +68,17 @@ SHEET_ROWS: Final = 24
 
 class ForetellTask(TrainingTask):
     """How far foretold patches are from the drawn ones, as their pixels go (:mod:`pigeon_cli.training.pixel_metric`);
-    lengths and not squares, for what is unlikely shall not pull.
+    lengths and not squares, for what is unlikely shall not pull. After a share of the steps a critic of pictures, which
+    learns beside, is to take them for the hand's.
 
     The network goes on in the run's checkpoint only: the stage ``memory`` reads it from there.
     """
 
     name = "foretell"
 
-    def __init__(self, folder: ModelFolder, batches: IconBatches, batch: int) -> None:
+    def __init__(self, folder: ModelFolder, batches: IconBatches, batch: int, steps: int) -> None:
         self.batches, self.batch, self.device = batches, batch, batches.device
+        self.alone = round(ALONE * steps)
         # diffusers does not say what its classes can do.
         self.vae = frozen(cast(Any, build_vae(folder.spec.diffusion)), folder, "vae", self.device)
         records = batches.train
@@ -87,7 +98,8 @@ class ForetellTask(TrainingTask):
         self.weights = torch.tensor([FINISHED if _finishes(record) else 1.0 for record in records])
         self.network = ForetellingNetwork(patch_width(folder.spec.diffusion)).to(self.device)
         self.average = MovingAverage(self.network, AVERAGE_DECAY).to(self.device)
-        self.modules = {"network": self.network, "average": self.average}
+        self.critic = DrawingCritic(len(HANDS), len(VARIANTS)).to(self.device)
+        self.modules = {"network": self.network, "average": self.average, "critic": self.critic}
 
     def loss(self, step: int, rng: random.Random) -> dict[str, Tensor]:
         chosen = torch.multinomial(self.weights, self.batch, replacement=True)
@@ -100,8 +112,37 @@ class ForetellTask(TrainingTask):
         first = variants.unsqueeze(1) * len(self.places)
         every = self.patches.flatten(0, 1)
         shown, there = look_up(every, torch.where(numbers >= 0, numbers + first, numbers))
+        wanted = every[(chosen + first[:, 0]).to(self.device)]
         foretold = self.network(shown, there, hands.to(self.device))
-        return {"loss": self._error(foretold, every[(chosen + first[:, 0]).to(self.device)])}
+        if step < self.alone:
+            return {"loss": self._error(foretold, wanted)}
+        moved = [rng.randint(-SHAKEN, SHAKEN) for _ in range(2)]
+        return self._judged(foretold, wanted, hands.to(self.device), variants.to(self.device), moved, step - self.alone)
+
+    def _judged(
+        self, foretold: Tensor, wanted: Tensor, hands: Tensor, variants: Tensor, moved: Sequence[int], step: int
+    ) -> dict[str, Tensor]:
+        """Losses of the network and of the critic in one: each is a constant to the other."""
+        made = foretold.detach().float().requires_grad_()
+        drawn, pictures = self._pictures(wanted, moved).detach(), self._pictures(made, moved)
+        real, real_features = self.critic(drawn, hands, variants)
+        critic = critic_loss(real, self.critic(pictures.detach(), hands, variants)[0])
+        frozen_critic = {name: value.detach() for name, value in self.critic.state_dict(keep_vars=True).items()}
+        verdicts, features = torch.func.functional_call(self.critic, frozen_critic, (pictures, hands, variants))
+        passing = passing_loss(verdicts)
+        wishes = passing + FEATURES * feature_loss([each.detach() for each in real_features], features)
+        error = self._error(made, wanted)
+        (nearer,), (harder,) = torch.autograd.grad(error, made), torch.autograd.grad(wishes, made)
+        share = PASSING * min(1.0, (step + 1) / EASED) * nearer.norm() / harder.norm().clamp_min(1e-12)
+        pulled = (foretold.float() * (nearer + share * harder)).sum()
+        loss = critic + error.detach() + pulled - pulled.detach()
+        return {"loss": loss, "error": error.detach(), "critic": critic.detach(), "passing": passing.detach()}
+
+    def _pictures(self, patches: Tensor, moved: Sequence[int]) -> Tensor:
+        """Pictures [B, 3, S, S] in -1..1 of patches, ``moved`` by pixels down and to the right."""
+        latents = functional.pixel_shuffle(patches.float(), SIDE)
+        pictures: Tensor = self.vae.decode(restore_latents(self.vae, latents)).sample
+        return pictures.roll(tuple(moved), (2, 3))
 
     def _others(self, things: Tensor, hands: Tensor) -> Tensor:
         """Others' drawings, int64 [B, hands], some of them hidden: of what a hand never drew often less is known."""
@@ -137,6 +178,14 @@ class ForetellTask(TrainingTask):
 
     def after_step(self, step: int) -> None:
         self.average.update(self.network, step)
+
+    def parameter_groups(self, settings: LoopSettings) -> list[dict[str, Any]]:
+        """Those of the network, and the critic's."""
+        critics = list(self.critic.parameters())
+        groups = super().parameter_groups(settings)
+        for group in groups:
+            group["params"] = [each for each in group["params"] if all(each is not one for one in critics)]
+        return [*groups, {"params": critics, "weight_decay": 0.0, "betas": CRITIC_BETAS}]
 
     def evaluate(self, step: int, folder: Path) -> dict[str, float]:
         """The error on valid drawings, as the network foretells them, and of the mean of what it is shown."""
