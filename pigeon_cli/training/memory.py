@@ -112,9 +112,8 @@ def build_memory(
     foretold = latents[:0]
     if network is not None:
         foretell = Foreteller(network, drawn_table(seen, drawn, kin))
-        lacked = lacking.nonzero()
-        foretold = foretell(latents[of_records].to(batches.device), lacked).cpu()
-        places = torch.cat([places, lacked])
+        foretold, lacked = foretell.surest(latents[of_records].to(batches.device), lacking.nonzero(), metric)
+        foretold, places = foretold.cpu(), torch.cat([places, lacked])
     true = [not drawing.is_made for drawing in drawings] + [False] * len(foretold)
     books, packed = quantized(torch.cat([latents, foretold]), true, metric)
     config = MemoryConfig(
