@@ -49,8 +49,7 @@ EMPTY_SHARE = 0.08
 """Share of pictures drawn without condition, for guidance."""
 MINIMUM_SNR, LIFT = 5.0, 1.0
 PURE_NOISE = 0.2
-"""Share of pictures at the last timestep, where what is drawn is decided: from there two steps draw nearly as well as
-twelve."""
+"""Share of pictures at the last timestep, where most of what is drawn is decided."""
 SEEN_SHARE = 0.5
 """What errors count as their pixels go (:mod:`pigeon_cli.training.pixel_metric`); by their squares alone the others."""
 SIDE: Final = 2
