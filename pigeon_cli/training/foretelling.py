@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pigeon_cli.core.configs import DiffusionConfig
+from pigeon_cli.models.memory import to_patches
 from pigeon_cli.training.data.dataset import IconRecord
 from pigeon_cli.training.data.sets import HANDS
 from pigeon_cli.training.loop import MovingAverage, load_from_run
@@ -177,8 +178,7 @@ class Foreteller:
         """What is kept of the drawings at ``places``, and those places, int64 [kept, 2]: those that come out most alike
         from the likeliest examples and from the next, in ``metric`` (:mod:`pigeon_cli.training.pixel_metric`)."""
         likeliest, next_ones = self(latents, places), self(latents, places, EXAMPLES)
-        apart = patched(likeliest - next_ones).flatten(2).transpose(1, 2) @ metric.to(likeliest)
-        doubts = apart.norm(dim=2).mean(1)
+        doubts = (to_patches(likeliest - next_ones, SIDE) @ metric.to(likeliest)).norm(dim=2).mean(1)
         kept = doubts.argsort()[: round(KEPT * len(places))].sort().values.cpu()
         return likeliest[kept], places[kept]
 

@@ -205,7 +205,7 @@ def test_a_drawing_that_was_foretold_stands_in_where_nothing_alike_was_drawn(
     weights["tells_hand.bias"], weights["kinship"] = torch.tensor([0.0, 0.0, 50.0]), torch.eye(3)
     # The cat is by the same hand.
     weights["hands"][CAT] = 2
-    weights["substitutes"] = torch.tensor([[1, 2, 0]], dtype=torch.int16)
+    weights["substitutes"] = torch.tensor([[FOX, 2, CAT]], dtype=torch.int16)
     weights["likeness"] = torch.full((1,), 255 if alike else 0, dtype=torch.uint8)
     save_part(remembering.part("memory"), weights)
     fox_picture().save(tmp_path / "wish.png")

@@ -127,8 +127,10 @@ class ForetellTask(TrainingTask):
         drawn, pictures = self._pictures(wanted, moved).detach(), self._pictures(made, moved)
         real, real_features = self.critic(drawn, hands, variants)
         critic = critic_loss(real, self.critic(pictures.detach(), hands, variants)[0])
-        frozen_critic = {name: value.detach() for name, value in self.critic.state_dict(keep_vars=True).items()}
-        verdicts, features = torch.func.functional_call(self.critic, frozen_critic, (pictures, hands, variants))
+        # A state is detached: the critic does not learn from what is wished of the network.
+        verdicts, features = torch.func.functional_call(
+            self.critic, self.critic.state_dict(), (pictures, hands, variants)
+        )
         passing = passing_loss(verdicts)
         wishes = passing + FEATURES * feature_loss([each.detach() for each in real_features], features)
         error = self._error(made, wanted)
@@ -181,11 +183,11 @@ class ForetellTask(TrainingTask):
 
     def parameter_groups(self, settings: LoopSettings) -> list[dict[str, Any]]:
         """Those of the network, and the critic's."""
-        critics = list(self.critic.parameters())
+        critics = dict.fromkeys(self.critic.parameters())
         groups = super().parameter_groups(settings)
         for group in groups:
-            group["params"] = [each for each in group["params"] if all(each is not one for one in critics)]
-        return [*groups, {"params": critics, "weight_decay": 0.0, "betas": CRITIC_BETAS}]
+            group["params"] = [each for each in group["params"] if each not in critics]
+        return [*groups, {"params": list(critics), "weight_decay": 0.0, "betas": CRITIC_BETAS}]
 
     def evaluate(self, step: int, folder: Path) -> dict[str, float]:
         """The error on valid drawings, as the network foretells them, and of the mean of what it is shown."""
