@@ -83,20 +83,18 @@ def build_memory(
     batches: IconBatches,
     tokenizer: VisualTokenizer,
     reader: TasteReader,
-    finish: Finish | None,
+    finish: Finish,
     network: ForetellingNetwork | None = None,
 ) -> int:
     """Write ``memory.safetensors``, ``memory.txt``, and what ``config.json`` says of them; returns how many drawings.
 
-    Only train records are read. Without ``finish`` the finishes that sets lack are not made, without ``network``
-    nothing is foretold.
+    Only train records are read. Without ``network`` nothing is foretold.
     """
     seen = batches.train
     things = sorted({record.meaning for record in seen})
     lines = outlines_of(batches.dataset, seen)
     kin = kinship(seen, lines)
-    made = [] if finish is None else missing_finishes(seen, kin)
-    drawings = in_order([*(Drawing(record, HANDS.index(record.set)) for record in seen), *made])
+    drawings = in_order([*(Drawing(record, HANDS.index(record.set)) for record in seen), *missing_finishes(seen, kin)])
     # diffusers does not say what its classes can do.
     vae = frozen(cast(Any, build_vae(folder.spec.diffusion)), folder, "vae", batches.device)
     latents = _latents(vae, batches, drawings, finish)
@@ -189,7 +187,7 @@ def kinship(records: Sequence[IconRecord], lines: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _latents(vae: Any, batches: IconBatches, drawings: Sequence[Drawing], finish: Finish | None) -> Tensor:
+def _latents(vae: Any, batches: IconBatches, drawings: Sequence[Drawing], finish: Finish) -> Tensor:
     """Scaled latents float32 [drawings, c, h, w] on the CPU; finishes are made a hand at a time."""
     found: dict[int, Tensor] = {}
     groups: dict[int | None, list[int]] = {}
@@ -199,7 +197,7 @@ def _latents(vae: Any, batches: IconBatches, drawings: Sequence[Drawing], finish
         for start in range(0, len(numbers), PICTURES):
             some = numbers[start : start + PICTURES]
             pictures = apply_look(PLAIN, batches.rgba([drawings[number].record for number in some]))
-            pictures = pictures if hand is None or finish is None else finish(pictures, hand)
+            pictures = pictures if hand is None else finish(pictures, hand)
             found.update(zip(some, encode_latents(vae, pictures).cpu(), strict=True))
     return torch.stack([found[number] for number in range(len(drawings))])
 

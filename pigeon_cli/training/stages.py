@@ -17,7 +17,6 @@ from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.code_cache import CodeOrigin, build_code_cache, load_code_cache
 from pigeon_cli.training.data.dataset import load_dataset
 from pigeon_cli.training.data.requests import draw_evaluation_requests
-from pigeon_cli.training.data.sets import HANDS
 from pigeon_cli.training.frozen_reader import frozen, frozen_taste_reader
 from pigeon_cli.training.loop import LoopSettings, TrainingTask, run_training
 from pigeon_cli.training.request_codes import RequestSampler, encode_requests
@@ -46,7 +45,6 @@ DEFAULTS = {
     "taste": StageDefaults(4000, 192, 3e-3),
     "translator": StageDefaults(8000, 64, 2e-3),
     "decoder": StageDefaults(3000, 32, 1e-3),
-    "finish": StageDefaults(2000, 16, 1.5e-3),
     "foretell": StageDefaults(2400, 96, 4e-4, warmup=60),
     "language": StageDefaults(4000, 16, 1.5e-3),
     "scorer": StageDefaults(1500, 96, 2e-3),
@@ -119,10 +117,10 @@ def _remember(
     folder: ModelFolder, batches: IconBatches, options: StageOptions, device: DeviceChoice, say: Callable[[str], None]
 ) -> int:
     """The stage ``memory``; returns how many drawings are kept."""
-    from pigeon_cli.training.drawn_finishes import UNetFinisher
-    from pigeon_cli.training.finishes import Finishes, load_finisher
+    from pigeon_cli.training.data.alike import outlines_of
+    from pigeon_cli.training.finishes import Finishes
     from pigeon_cli.training.foretelling import load_foretelling_network
-    from pigeon_cli.training.memory import build_memory
+    from pigeon_cli.training.memory import build_memory, kinship
 
     reader = frozen_taste_reader(folder, batches.device)
     if reader is None:
@@ -133,12 +131,8 @@ def _remember(
     )
     if foretold is None:
         say("memory: no run of the stage foretell is in the run folder: what a set never drew is left out")
-    learned = load_finisher(loop_settings("finish", options).checkpoint, batches.device)
-    if learned is None:
-        say("memory: no run of the stage finish is in the run folder: finishes that a set lacks are left out")
-        return build_memory(folder, batches, tokenizer, reader, None, foretold)
-    drawn = UNetFinisher(folder, batches, tokenizer, reader, HANDS)
-    return build_memory(folder, batches, tokenizer, reader, Finishes(learned, drawn), foretold)
+    kin = kinship(batches.train, outlines_of(batches.dataset, batches.train))
+    return build_memory(folder, batches, tokenizer, reader, Finishes(batches, kin, say), foretold)
 
 
 def loop_settings(name: str, options: StageOptions) -> LoopSettings:
@@ -177,10 +171,6 @@ def build_task(
         from pigeon_cli.training.tasks.style import StyleTask
 
         return StyleTask(folder, batches, settings.batch, settings.steps)
-    if name == "finish":
-        from pigeon_cli.training.tasks.finish import FinishTask
-
-        return FinishTask(batches, settings.batch)
     if name == "foretell":
         from pigeon_cli.training.tasks.foretell import ForetellTask
 

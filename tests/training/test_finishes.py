@@ -2,41 +2,58 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from pigeon_cli.core.errors import InputError
 from pigeon_cli.engine.devices import choose_device
+from pigeon_cli.training import forest_finishes
 from pigeon_cli.training.batches import IconBatches
-from pigeon_cli.training.data.dataset import IconDataset, load_dataset
+from pigeon_cli.training.data.alike import outlines_of
+from pigeon_cli.training.data.dataset import load_dataset
 from pigeon_cli.training.data.sets import HANDS
-from pigeon_cli.training.finishes import Finisher, Finishes, FinishNetwork, load_finisher, sibling_pairs
-from pigeon_cli.training.loop import LoopSettings, run_training
-from pigeon_cli.training.tasks.finish import FinishTask
+from pigeon_cli.training.finishes import Finishes, sibling_pairs
+from pigeon_cli.training.forest_finishes import FlatFinisher, InkFinisher, ShadedFinisher, learned_finish
+from pigeon_cli.training.memory import kinship
 from tests.training.test_memory import record, with_siblings
 
 CPU = choose_device("cpu")
-SIBLINGS = ("emojione", "emojione-monotone")
+SIDE = 48
+YELLOW, RED = torch.tensor([1.0, 0.8, 0.1]), torch.tensor([0.9, 0.1, 0.2])
+DEEP = torch.tensor([0.5, 0.4, 0.6])
 
 
-@pytest.fixture
-def inverted(icons: Path) -> IconBatches:
-    """Two sets that draw the same lines, the second in inverted colours."""
-    dataset = with_siblings(load_dataset(icons))
-    images = np.array(dataset.images)
-    for one in dataset.records:
-        if one.set == SIBLINGS[1]:
-            images[one.id, :, :, :3] = 255 - images[one.id, :, :, :3]
-    return IconBatches(IconDataset(images, dataset.records), CPU.device)
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forests that grow in a second."""
+    monkeypatch.setattr(forest_finishes, "REGION_TREES", 20)
+    monkeypatch.setattr(forest_finishes, "PLACE_TREES", 10)
 
 
-def test_at_first_nothing_changes() -> None:
-    pictures = torch.rand(2, 3, 32, 32)
-    assert torch.equal(FinishNetwork()(pictures, torch.tensor([0, 3])), pictures)
+def drawings(count: int, seed: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """The same squares on paper in flat colours, shaded from top to bottom, and as black outlines; the yellow ones."""
+    generator = torch.Generator().manual_seed(seed)
+    flat, shaded, ink = [], [], []
+    for number in range(count):
+        top, left = (int(torch.randint(4, 16, (), generator=generator)) for _ in range(2))
+        side = int(torch.randint(16, 28, (), generator=generator))
+        rows, columns = slice(top, top + side), slice(left, left + side)
+        colour = YELLOW if number % 2 else RED
+        pictures = [torch.ones(3, SIDE, SIDE) for _ in range(3)]
+        pictures[0][:, rows, columns] = colour[:, None, None]
+        fall = torch.linspace(0, 1, side)[None, :, None]
+        pictures[1][:, rows, columns] = colour[:, None, None] * (1 - fall) + DEEP[:, None, None] * colour.max() * fall
+        pictures[2][:, rows, columns] = 0
+        pictures[2][:, top + 3 : top + side - 3, left + 3 : left + side - 3] = 1
+        for kept, picture in zip((flat, shaded, ink), pictures, strict=True):
+            kept.append(picture)
+    return flat, shaded, ink
+
+
+def error(made: Tensor, wanted: list[Tensor]) -> float:
+    return float((made - torch.stack(wanted)).abs().mean())
 
 
 def test_pairs_are_of_one_thing_by_two_siblings() -> None:
@@ -50,66 +67,73 @@ def test_pairs_are_of_one_thing_by_two_siblings() -> None:
     assert sibling_pairs(sources, wanted, kin) == []
 
 
-def test_a_finish_is_learned_and_read_from_its_run(inverted: IconBatches, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    task = FinishTask(inverted, 8)
-    # Colours are not told from ink.
-    assert list(task.pairs) == [SIBLINGS[1]]
-    settings = LoopSettings(tmp_path / "finish", 60, 8, 3e-3, warmup=5, evaluate_every=60)
-    figures = run_training(task, settings, CPU, lambda line: None)
-    assert figures["psnr"] > figures["psnr_sibling"] + 1
-    finish = load_finisher(settings.checkpoint, CPU.device)
-    assert finish is not None
-    pictures = torch.rand(3, 3, 32, 32)
-    made = finish(pictures, HANDS.index(SIBLINGS[1]))
+def test_a_flat_hand_lays_on_few_colours_of_its_own() -> None:
+    flat, shaded, _ = drawings(12, 1)
+    finish = FlatFinisher(shaded, flat)
+    wanted, given, _ = drawings(6, 2)
+    made = finish(torch.stack(given))
+    assert error(made, wanted) < 0.25 * error(torch.stack(given), wanted)
+    inside = made[1, :, 22, 22]
+    assert float((inside - YELLOW).abs().max()) < 0.01, "not a mixture of the hand's colours"
+
+
+def test_ink_is_black_or_white_and_lies_along_borders() -> None:
+    flat, _, ink = drawings(12, 1)
+    finish = InkFinisher(flat, ink)
+    given, _, wanted = drawings(6, 2)
+    made = finish(torch.stack(given))
+    assert torch.equal(made[:, 0], made[:, 2])
+    assert error(made, wanted) < 0.03
+    assert float(((made > 0.05) & (made < 0.95)).float().mean()) < 0.1
+
+
+def test_a_shading_hand_changes_what_is_drawn_and_leaves_the_paper() -> None:
+    flat, shaded, _ = drawings(12, 1)
+    finish = ShadedFinisher(flat, shaded)
+    given, wanted, _ = drawings(6, 2)
+    made = finish(torch.stack(given))
+    assert error(made, wanted) < 0.5 * error(torch.stack(given), wanted)
+    assert float(made[:, :, -1].min()) > 0.99
+
+
+def test_a_row_does_not_depend_on_the_others_nor_on_the_hour() -> None:
+    flat, shaded, _ = drawings(8, 1)
+    once, again = FlatFinisher(shaded, flat), FlatFinisher(shaded, flat)
+    pictures = torch.stack(shaded[:3])
+    assert torch.equal(once(pictures)[1:2], again(pictures[1:2]))
+
+
+def test_blank_paper_stays_paper() -> None:
+    flat, shaded, ink = drawings(8, 1)
+    blank = torch.ones(1, 3, SIDE, SIDE)
+    for finish in (FlatFinisher(shaded, flat), InkFinisher(flat, ink), ShadedFinisher(flat, shaded)):
+        assert float((finish(blank) - 1).abs().max()) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("hand", "kind"),
+    [
+        ("fluent-emoji", ShadedFinisher),
+        ("fluent-emoji-flat", FlatFinisher),
+        ("fluent-emoji-high-contrast", InkFinisher),
+        ("emojione-monotone", InkFinisher),
+    ],
+)
+def test_every_hand_has_its_finisher(hand: str, kind: type) -> None:
+    flat, shaded, ink = drawings(4, 1)
+    own = ink if kind is InkFinisher else flat
+    assert type(learned_finish(hand, shaded, own)) is kind
+
+
+def test_a_finish_is_learned_once_from_train_pairs(icons: Path) -> None:
+    batches = IconBatches(with_siblings(load_dataset(icons)), CPU.device)
+    kin = kinship(batches.train, outlines_of(batches.dataset, batches.train))
+    said: list[str] = []
+    finishes = Finishes(batches, kin, said.append)
+    pictures, hand = torch.rand(2, 3, 32, 32), HANDS.index("emojione-monotone")
+    made = finishes(pictures, hand)
     assert made.shape == pictures.shape and float(made.min()) >= 0 and float(made.max()) <= 1
-    with task.average.in_place_of(task.network):
-        assert torch.allclose(
-            made[0], finish.network(pictures[:1], torch.tensor([HANDS.index(SIBLINGS[1])]))[0].clamp(0, 1), atol=1e-5
-        )
-    assert not torch.equal(made, finish(pictures, HANDS.index(SIBLINGS[0])))
-
-
-def test_pairs_are_changed_alike(inverted: IconBatches) -> None:
-    task = FinishTask(inverted, 4)
-    same = torch.rand(4, 3, 32, 32)
-    sources, wanted = task._changed(random.Random(3), same, same)
-    assert torch.equal(sources, wanted)
-    assert not torch.equal(sources, same)
-
-
-def test_without_a_run_there_is_none(tmp_path: Path) -> None:
-    assert load_finisher(tmp_path / "checkpoint.pt", CPU.device) is None
-
-
-def test_a_checkpoint_of_something_else_is_named(tmp_path: Path) -> None:
-    torch.save({"modules": {"average": {}}}, tmp_path / "checkpoint.pt")
-    with pytest.raises(InputError, match=r"stage finish in .*checkpoint\.pt"):
-        load_finisher(tmp_path / "checkpoint.pt", CPU.device)
-
-
-def test_sets_that_share_no_lines_teach_nothing(icons: Path) -> None:
-    dataset = load_dataset(icons)
-    alone = IconDataset(dataset.images, [one for one in dataset.records if one.set == "twemoji"])
-    with pytest.raises(InputError, match="same lines"):
-        FinishTask(IconBatches(alone, CPU.device), 4)
-
-
-def test_a_flat_hand_has_few_colours_and_keeps_what_stands_out() -> None:
-    shade = torch.linspace(0.5, 0.9, 32).expand(32, 32).clone()
-    picture = torch.stack([shade, shade, torch.zeros_like(shade)]).unsqueeze(0)
-    picture[:, :, 10:12, 10:12] = 0.0
-    finish = Finisher(FinishNetwork().eval())
-    flat, soft = (finish(picture, HANDS.index(name)) for name in ("fluent-emoji-flat", "fluent-emoji"))
-    assert torch.equal(soft, picture)
-    assert len(flat[0].flatten(1).unique(dim=1).T) <= 10
-    assert len(picture[0].flatten(1).unique(dim=1).T) > 25
-    assert float(flat[0, :, 10:12, 10:12].max()) < 0.1
-    assert float((flat - picture).abs().max()) < 0.25
-
-
-def test_shaded_hands_are_drawn_by_the_model() -> None:
-    picture = torch.rand(1, 3, 32, 32)
-    finishes = Finishes(Finisher(FinishNetwork().eval()), lambda pictures, hand: 1 - pictures)
-    assert torch.equal(finishes(picture, HANDS.index("fluent-emoji")), 1 - picture)
-    assert torch.equal(finishes(picture, HANDS.index("emojione-monotone")), picture)
+    assert torch.equal(finishes(pictures, hand), made)
+    owned = {one.meaning for one in batches.train if one.set == "emojione"}
+    pairs = sum(one.set == "emojione-monotone" and one.meaning in owned for one in batches.train)
+    assert said == [f"memory: the finish of emojione-monotone is learned from {pairs} pairs"]

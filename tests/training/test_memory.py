@@ -94,7 +94,7 @@ class Asked:
 
 
 def remember(
-    folder: ModelFolder, dataset: IconDataset, finish: Asked | None, network: ForetellingNetwork | None = None
+    folder: ModelFolder, dataset: IconDataset, finish: Asked, network: ForetellingNetwork | None = None
 ) -> Memory:
     batches = IconBatches(dataset, CPU.device)
     reader = frozen_taste_reader(folder, CPU.device)
@@ -188,8 +188,8 @@ def test_what_hands_lack_is_foretold_behind_what_was_drawn(
     dataset: IconDataset, folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training_memory, "PRICE", 0.0)
-    drawn = remember(folder, dataset, None)
-    memory = remember(folder, dataset, None, ForetellingNetwork(patch_width(folder.spec.diffusion)).eval())
+    drawn = remember(folder, dataset, Asked())
+    memory = remember(folder, dataset, Asked(), ForetellingNetwork(patch_width(folder.spec.diffusion)).eval())
     config = memory.config
     count = config.drawings - config.foretold
     assert count == drawn.config.drawings and config.foretold > 0
@@ -201,7 +201,7 @@ def test_what_hands_lack_is_foretold_behind_what_was_drawn(
 
 
 def test_stored_drawings_are_what_the_memory_gives_back(dataset: IconDataset, folder: ModelFolder) -> None:
-    memory = remember(folder, dataset, None)
+    memory = remember(folder, dataset, Asked())
     vae = frozen(build_vae(folder.spec.diffusion), folder, "vae", CPU.device)
     stored = StoredDrawings(ModelFolder(folder.path), sorted(dataset.train_by_meaning), vae, CPU.device)
     record = dataset.by_split["train"][-1]
@@ -213,7 +213,7 @@ def test_stored_drawings_are_what_the_memory_gives_back(dataset: IconDataset, fo
 
 
 def test_liked_pictures_are_known_by_their_lines_and_paper_is_not(dataset: IconDataset, folder: ModelFolder) -> None:
-    memory = remember(folder, dataset, None)
+    memory = remember(folder, dataset, Asked())
     vae = frozen(build_vae(folder.spec.diffusion), folder, "vae", CPU.device)
     stored = StoredDrawings(ModelFolder(folder.path), sorted(dataset.train_by_meaning), vae, CPU.device)
     plain = apply_look(PLAIN, IconBatches(dataset, CPU.device).rgba(list(dataset.by_split["train"][:1])))

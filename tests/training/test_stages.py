@@ -28,7 +28,7 @@ from tests.tiny_icons import write_icon_packages
 from tests.tiny_model import tiny_spec
 
 TEXT_PIECES = 290
-LOOPS = ("vae", "tokenizer", "style", "taste", "translator", "decoder", "finish", "foretell", "language", "scorer")
+LOOPS = ("vae", "tokenizer", "style", "taste", "translator", "decoder", "foretell", "language", "scorer")
 
 
 @pytest.fixture(scope="module")

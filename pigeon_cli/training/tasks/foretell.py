@@ -57,7 +57,7 @@ SIBLINGS_HIDDEN, SOME_HIDDEN, HIDDEN = 0.5, 0.5, 0.3
 LIKELIEST: Final = 0.5
 """Share of drawings beside which the likeliest examples stand, as at use."""
 FINISHED: Final = 0.4
-"""What hands count whose drawings mostly are a sibling's in another finish: those are made by the stage finish."""
+"""What hands count whose drawings mostly are a sibling's in another finish: those are made from their siblings."""
 SIBLINGS: Final = torch.tensor([[ICON_SETS[one].family == ICON_SETS[other].family for other in HANDS] for one in HANDS])
 """Bool [hands, hands]."""
 NO_LENGTH: Final = 1e-3

@@ -1,0 +1,182 @@
+"""Drawings in another finish of the same lines, as forests learned them from pairs of siblings' drawings.
+
+Networks that add what differs leave a trace of the sibling's shading in what should be flat, and grey where they are
+not sure of ink; so do UNets that draw anew. Forests that are told of regions and borders decide, learn in minutes from
+the few hundred pairs that there are, and leave lines where they are. What they make is for the memory; they are not
+shipped.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.color import lab2rgb
+from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
+from torch import Tensor
+
+from pigeon_cli.training.data.sets import ICON_SETS
+from pigeon_cli.training.regions import (
+    Labels,
+    Numbers,
+    Pixels,
+    Places,
+    enlarged,
+    lab,
+    pixels_of,
+    regions,
+    told_of_regions,
+    usual_colours,
+)
+
+FLAT: Final = frozenset({"fluent-emoji-flat"})
+"""Hands that lay on flat colours, among those with a sibling that shades."""
+REGION_TREES, REGION_LEAF = 200, 2
+"""Of the forest that is told of regions, and the fewest of them that a leaf tells of."""
+COLOURS: Final = 150
+"""How many of a flat hand's most frequent colours are laid on; all but a few of its pixels have one of them."""
+FINER, SOFTENED = 4, 2.5
+"""Borders are drawn at so many times the size, those of flat regions rounded by so many of its pixels."""
+PLACE_TREES, SHARE = 80, 0.4
+"""Of the forests that are told of places, and the share of what is told among which a branch chooses."""
+SHOWN: Final = 400
+"""Places of each pair that these learn from."""
+FAR, FAR_SHARE, NEAR, NEAR_SHARE = 6, 0.03, 3, 4.0
+"""Pixels off what is drawn from which on paper is seldom among them; pixels off a border to which places often are."""
+INK_FINER, INK_LEAF, ROUNDED = 2, 4, 1.2
+"""Ink is told at so many times the size; the fewest places of a leaf; the blur that takes specks away."""
+SHADE_LEAF, SHADE_REACHES = 3, 3
+"""The fewest places of a leaf; how many pixels off what is drawn a sibling's drawing may still be changed."""
+
+
+class ForestFinisher(Protocol):
+    """What one hand makes of a sibling's lines."""
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """Plain pictures [B, 3, S, S] in 0..1 by the sibling, as the hand finishes them; the same shape and device."""
+
+
+def learned_finish(hand: str, siblings: Sequence[Tensor], own: Sequence[Tensor]) -> ForestFinisher:
+    """What ``hand``, an icon set, makes of its siblings' lines, from plain pictures [3, S, S] in 0..1 of the same
+    things, theirs and its own."""
+    if ICON_SETS[hand].monochrome:
+        return InkFinisher(siblings, own)
+    return FlatFinisher(siblings, own) if hand in FLAT else ShadedFinisher(siblings, own)
+
+
+class FlatFinisher:
+    """Region by region, each in one colour of those that the hand uses often."""
+
+    def __init__(self, siblings: Sequence[Tensor], own: Sequence[Tensor]) -> None:
+        told, wanted, sizes = [], [], []
+        for picture, answer in zip(pixels_of(siblings), pixels_of(own), strict=True):
+            labels = regions(picture)
+            told.append(told_of_regions(picture, labels))
+            wanted.append(lab(usual_colours(answer, labels)))
+            sizes.append(np.bincount(labels.ravel()))
+        self.palette = _frequent_colours(pixels_of(own))
+        self.forest = ExtraTreesRegressor(REGION_TREES, min_samples_leaf=REGION_LEAF, random_state=0)
+        self.forest.fit(np.concatenate(told), np.concatenate(wanted), np.sqrt(np.concatenate(sizes)))
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        return _pictures([self._finished(picture) for picture in pixels_of(pictures)], pictures)
+
+    def _finished(self, picture: Pixels) -> Numbers:
+        labels = regions(picture)
+        colours = self.forest.predict(told_of_regions(picture, labels))
+        apart = np.square(colours[:, None] - lab(self.palette)[None]).sum(2)
+        return painted(apart.argmin(1)[labels], self.palette) / 255
+
+
+class InkFinisher:
+    """Place by place black or white, whichever most trees say."""
+
+    def __init__(self, siblings: Sequence[Tensor], own: Sequence[Tensor]) -> None:
+        def black(answer: Pixels) -> NDArray[np.bool_]:
+            return enlarged(answer.mean(2) / 255, INK_FINER) < 0.5
+
+        told, wanted = [], []
+        for places, answer, chosen in _shown(siblings, own, INK_FINER):
+            told.append(places.told[chosen])
+            wanted.append(black(answer).ravel()[chosen])
+        self.forest = ExtraTreesClassifier(PLACE_TREES, min_samples_leaf=INK_LEAF, max_features=SHARE, random_state=0)
+        self.forest.fit(np.concatenate(told), np.concatenate(wanted))
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        drawn = [self._finished(picture) for picture in pixels_of(pictures)]
+        return _pictures([np.repeat(each[..., None], 3, axis=2) for each in drawn], pictures)
+
+    def _finished(self, picture: Pixels) -> Numbers:
+        side = len(picture)
+        votes = self.forest.predict_proba(Places(picture, INK_FINER).told)
+        black = votes[:, list(self.forest.classes_).index(True)].reshape(side * INK_FINER, side * INK_FINER)
+        hard = enlarged(ndimage.gaussian_filter(black, ROUNDED), FINER // INK_FINER) > 0.5
+        return 1 - _shrunk(hard)
+
+
+class ShadedFinisher:
+    """Place by place what is added to the sibling's colour."""
+
+    def __init__(self, siblings: Sequence[Tensor], own: Sequence[Tensor]) -> None:
+        told, wanted = [], []
+        pictures = pixels_of(siblings)
+        for picture, (places, answer, chosen) in zip(pictures, _shown(siblings, own, 1), strict=True):
+            told.append(places.told[chosen])
+            wanted.append((lab(answer) - lab(picture)).reshape(-1, 3)[chosen])
+        self.forest = ExtraTreesRegressor(PLACE_TREES, min_samples_leaf=SHADE_LEAF, max_features=SHARE, random_state=0)
+        self.forest.fit(np.concatenate(told), np.concatenate(wanted))
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        return _pictures([self._finished(picture) for picture in pixels_of(pictures)], pictures)
+
+    def _finished(self, picture: Pixels) -> Numbers:
+        places = Places(picture)
+        added = self.forest.predict(places.told).reshape(picture.shape)
+        finished: Numbers = lab2rgb(lab(picture) + added * (places.paper_off <= SHADE_REACHES)[..., None])
+        return finished
+
+
+def painted(chosen: Labels, palette: Numbers) -> Numbers:
+    """Colours [S, S, 3] of pixels by their numbers in ``palette`` [colours, 3], with soft borders."""
+    side = len(chosen) * FINER
+    picture, most = np.zeros((side, side, 3)), np.full((side, side), -1.0)
+    for number in np.unique(chosen):
+        share = ndimage.gaussian_filter(enlarged((chosen == number).astype(np.float64), FINER), SOFTENED)
+        picture[share > most] = palette[number]
+        most = np.maximum(most, share)
+    return _shrunk(picture)
+
+
+def _shown(
+    siblings: Sequence[Tensor], own: Sequence[Tensor], finer: int
+) -> Iterable[tuple[Places, Pixels, NDArray[np.int64]]]:
+    """Of each pair the sibling's places, the hand's own pixels, and the numbers of the places that are learned from."""
+    random = np.random.default_rng(0)
+    for picture, answer in zip(pixels_of(siblings), pixels_of(own), strict=True):
+        places = Places(picture, finer)
+        weights = np.where(places.paper_off > FAR * finer, FAR_SHARE, 1.0)
+        weights += (NEAR_SHARE - 1) * (places.off < NEAR * finer) * (places.paper_off <= FAR * finer)
+        yield places, answer, random.choice(weights.size, SHOWN, p=(weights / weights.sum()).ravel())
+
+
+def _frequent_colours(pictures: Iterable[Pixels]) -> Numbers:
+    counted: Counter[tuple[int, ...]] = Counter()
+    for picture in pictures:
+        counted.update(map(tuple, picture.reshape(-1, 3).tolist()))
+    return np.array([colour for colour, _ in counted.most_common(COLOURS)], dtype=np.float64)
+
+
+def _shrunk(picture: NDArray[np.generic]) -> Numbers:
+    """What was drawn FINER times as large at its size."""
+    side = len(picture) // FINER
+    whole: Numbers = picture.reshape(side, FINER, side, FINER, *picture.shape[2:]).mean((1, 3))
+    return whole
+
+
+def _pictures(finished: Sequence[Numbers], like: Tensor) -> Tensor:
+    return torch.from_numpy(np.stack(finished)).permute(0, 3, 1, 2).clamp(0, 1).to(like)
