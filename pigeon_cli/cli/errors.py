@@ -13,11 +13,21 @@ from typing import Final, ParamSpec, TypeVar
 import typer
 
 from pigeon_cli.cli.talk import print_error
-from pigeon_cli.core.errors import INTERRUPTED_EXIT_CODE, InputError, MemoryBudgetError, OutputError, PigeonError
+from pigeon_cli.core.errors import (
+    INTERRUPTED_EXIT_CODE,
+    InputError,
+    MemoryBudgetError,
+    OutputError,
+    PigeonError,
+    UsageError,
+)
 
 UNWRITABLE: Final = frozenset({errno.ENOSPC, errno.EROFS, errno.EDQUOT})
 FAILED_ALLOCATION: Final = "can't allocate memory"
 """What torch's CPU allocator says in a plain ``RuntimeError``."""
+
+TRAINING_MODULES: Final = frozenset({"resvg_py", "scipy", "skimage", "sklearn"})
+"""What the extra ``train`` brings and nothing else needs."""
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -49,6 +59,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 def is_unwritable(error: BaseException) -> bool:
     """A full disk or a read-only file system."""
     return isinstance(error, OSError) and error.errno in UNWRITABLE
+
+
+def is_untrainable(error: BaseException) -> bool:
+    """The extra ``train`` is not installed."""
+    return isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in TRAINING_MODULES
 
 
 def _first_line(error: BaseException) -> str:
@@ -91,6 +106,12 @@ TABLE: Final = (
         ),
     ),
     Rule(is_unwritable, _of_unwritable),
+    Rule(
+        is_untrainable,
+        lambda error: Failure(
+            f"training needs more: {_first_line(error)}", "pip install 'pigeon-cli[train]'", UsageError.exit_code
+        ),
+    ),
     Rule(lambda error: isinstance(error, PermissionError), _of_forbidden),
     Rule(
         lambda error: True,

@@ -47,7 +47,7 @@ PLACE_TREES, SHARE = 80, 0.4
 SHOWN: Final = 400
 """Places of each pair that these learn from."""
 FAR, FAR_SHARE, NEAR, NEAR_SHARE = 6, 0.03, 3, 4.0
-"""Pixels off what is drawn from which on paper is seldom among them; pixels off a border to which places often are."""
+"""Paper further off what is drawn, in pixels, is seldom among them; places nearer to a border often are."""
 INK_FINER, INK_LEAF, ROUNDED = 2, 4, 1.2
 """Ink is told at so many times the size; the fewest places of a leaf; the blur that takes specks away."""
 SHADE_LEAF, SHADE_REACHES = 3, 3

@@ -36,6 +36,8 @@ CASES = [
     (OSError(errno.EDQUOT, "Disk quota exceeded", "/x"), 6),
     (PermissionError(errno.EACCES, "Permission denied", "/x"), 5),
     (PermissionError(errno.EPERM, "Operation not permitted", "/x"), 5),
+    (ModuleNotFoundError("No module named 'skimage.color'", name="skimage.color"), 2),
+    (ModuleNotFoundError("No module named 'something'", name="something"), 1),
     (KeyboardInterrupt(), 130),
     (ValueError("odd\nsecond line"), 1),
     (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1),
