@@ -20,9 +20,9 @@ class Finishes:
     """What hands make of siblings' lines, each learned from the train pairs when it is first asked for."""
 
     batches: IconBatches
+    say: Callable[[str], None]
     kin: Tensor
     """[hands, hands]: :func:`pigeon_cli.training.memory.kinship`."""
-    say: Callable[[str], None]
     learned: dict[int, ForestFinisher] = field(default_factory=dict)
 
     def __call__(self, pictures: Tensor, hand: int) -> Tensor:
@@ -36,7 +36,7 @@ class Finishes:
         pairs = sibling_pairs(train, [record for record in train if record.set == HANDS[hand]], self.kin)
         self.say(f"memory: the finish of {HANDS[hand]} is learned from {len(pairs)} pairs")
         siblings, own = (
-            [picture for record in records for picture in apply_look(PLAIN, self.batches.rgba([record]))]
+            [apply_look(PLAIN, self.batches.rgba([record]))[0] for record in records]
             for records in zip(*pairs, strict=True)
         )
         return learned_finish(HANDS[hand], siblings, own)

@@ -8,9 +8,10 @@ shipped.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 import torch
@@ -54,11 +55,17 @@ SHADE_LEAF, SHADE_REACHES = 3, 3
 """The fewest places of a leaf; how many pixels off what is drawn a sibling's drawing may still be changed."""
 
 
-class ForestFinisher(Protocol):
-    """What one hand makes of a sibling's lines."""
+class ForestFinisher(ABC):
+    """What one hand makes of its siblings' lines, learned from plain pictures [3, S, S] in 0..1 of the same things."""
 
     def __call__(self, pictures: Tensor) -> Tensor:
-        """Plain pictures [B, 3, S, S] in 0..1 by the sibling, as the hand finishes them; the same shape and device."""
+        """Plain pictures [B, 3, S, S] in 0..1 by a sibling, as the hand finishes them; the same shape and device."""
+        finished = np.stack([self._finished(picture) for picture in pixels_of(pictures)])
+        return torch.from_numpy(finished).permute(0, 3, 1, 2).clamp(0, 1).to(pictures)
+
+    @abstractmethod
+    def _finished(self, picture: Pixels) -> Numbers:
+        """Colours [S, S, 3] in 0..1."""
 
 
 def learned_finish(hand: str, siblings: Sequence[Tensor], own: Sequence[Tensor]) -> ForestFinisher:
@@ -69,22 +76,20 @@ def learned_finish(hand: str, siblings: Sequence[Tensor], own: Sequence[Tensor])
     return FlatFinisher(siblings, own) if hand in FLAT else ShadedFinisher(siblings, own)
 
 
-class FlatFinisher:
+class FlatFinisher(ForestFinisher):
     """Region by region, each in one colour of those that the hand uses often."""
 
     def __init__(self, siblings: Sequence[Tensor], own: Sequence[Tensor]) -> None:
         told, wanted, sizes = [], [], []
-        for picture, answer in zip(pixels_of(siblings), pixels_of(own), strict=True):
+        answers = pixels_of(own)
+        for picture, answer in zip(pixels_of(siblings), answers, strict=True):
             labels = regions(picture)
             told.append(told_of_regions(picture, labels))
             wanted.append(lab(usual_colours(answer, labels)))
             sizes.append(np.bincount(labels.ravel()))
-        self.palette = _frequent_colours(pixels_of(own))
+        self.palette = _frequent_colours(answers)
         self.forest = ExtraTreesRegressor(REGION_TREES, min_samples_leaf=REGION_LEAF, random_state=0)
         self.forest.fit(np.concatenate(told), np.concatenate(wanted), np.sqrt(np.concatenate(sizes)))
-
-    def __call__(self, pictures: Tensor) -> Tensor:
-        return _pictures([self._finished(picture) for picture in pixels_of(pictures)], pictures)
 
     def _finished(self, picture: Pixels) -> Numbers:
         labels = regions(picture)
@@ -93,51 +98,40 @@ class FlatFinisher:
         return painted(apart.argmin(1)[labels], self.palette) / 255
 
 
-class InkFinisher:
+class InkFinisher(ForestFinisher):
     """Place by place black or white, whichever most trees say."""
 
     def __init__(self, siblings: Sequence[Tensor], own: Sequence[Tensor]) -> None:
-        def black(answer: Pixels) -> NDArray[np.bool_]:
-            return enlarged(answer.mean(2) / 255, INK_FINER) < 0.5
-
         told, wanted = [], []
         for places, answer, chosen in _shown(siblings, own, INK_FINER):
             told.append(places.told[chosen])
-            wanted.append(black(answer).ravel()[chosen])
+            wanted.append((enlarged(answer.mean(2) / 255, INK_FINER) < 0.5).ravel()[chosen])
         self.forest = ExtraTreesClassifier(PLACE_TREES, min_samples_leaf=INK_LEAF, max_features=SHARE, random_state=0)
         self.forest.fit(np.concatenate(told), np.concatenate(wanted))
-
-    def __call__(self, pictures: Tensor) -> Tensor:
-        drawn = [self._finished(picture) for picture in pixels_of(pictures)]
-        return _pictures([np.repeat(each[..., None], 3, axis=2) for each in drawn], pictures)
 
     def _finished(self, picture: Pixels) -> Numbers:
         side = len(picture)
         votes = self.forest.predict_proba(Places(picture, INK_FINER).told)
         black = votes[:, list(self.forest.classes_).index(True)].reshape(side * INK_FINER, side * INK_FINER)
         hard = enlarged(ndimage.gaussian_filter(black, ROUNDED), FINER // INK_FINER) > 0.5
-        return 1 - _shrunk(hard)
+        return np.repeat(1 - _shrunk(hard)[..., None], 3, axis=2)
 
 
-class ShadedFinisher:
+class ShadedFinisher(ForestFinisher):
     """Place by place what is added to the sibling's colour."""
 
     def __init__(self, siblings: Sequence[Tensor], own: Sequence[Tensor]) -> None:
         told, wanted = [], []
-        pictures = pixels_of(siblings)
-        for picture, (places, answer, chosen) in zip(pictures, _shown(siblings, own, 1), strict=True):
+        for places, answer, chosen in _shown(siblings, own, 1):
             told.append(places.told[chosen])
-            wanted.append((lab(answer) - lab(picture)).reshape(-1, 3)[chosen])
+            wanted.append((lab(answer) - places.colours).reshape(-1, 3)[chosen])
         self.forest = ExtraTreesRegressor(PLACE_TREES, min_samples_leaf=SHADE_LEAF, max_features=SHARE, random_state=0)
         self.forest.fit(np.concatenate(told), np.concatenate(wanted))
-
-    def __call__(self, pictures: Tensor) -> Tensor:
-        return _pictures([self._finished(picture) for picture in pixels_of(pictures)], pictures)
 
     def _finished(self, picture: Pixels) -> Numbers:
         places = Places(picture)
         added = self.forest.predict(places.told).reshape(picture.shape)
-        finished: Numbers = lab2rgb(lab(picture) + added * (places.paper_off <= SHADE_REACHES)[..., None])
+        finished: Numbers = lab2rgb(places.colours + added * (places.paper_off <= SHADE_REACHES)[..., None])
         return finished
 
 
@@ -176,7 +170,3 @@ def _shrunk(picture: NDArray[np.generic]) -> Numbers:
     side = len(picture) // FINER
     whole: Numbers = picture.reshape(side, FINER, side, FINER, *picture.shape[2:]).mean((1, 3))
     return whole
-
-
-def _pictures(finished: Sequence[Numbers], like: Tensor) -> Tensor:
-    return torch.from_numpy(np.stack(finished)).permute(0, 3, 1, 2).clamp(0, 1).to(like)

@@ -83,12 +83,13 @@ def build_memory(
     batches: IconBatches,
     tokenizer: VisualTokenizer,
     reader: TasteReader,
-    finish: Finish,
+    finishes: Callable[[Tensor], Finish],
     network: ForetellingNetwork | None = None,
 ) -> int:
     """Write ``memory.safetensors``, ``memory.txt``, and what ``config.json`` says of them; returns how many drawings.
 
-    Only train records are read. Without ``network`` nothing is foretold.
+    Only train records are read. ``finishes`` makes of their :func:`kinship` what makes the finishes that sets lack;
+    without ``network`` nothing is foretold.
     """
     seen = batches.train
     things = sorted({record.meaning for record in seen})
@@ -97,7 +98,7 @@ def build_memory(
     drawings = in_order([*(Drawing(record, HANDS.index(record.set)) for record in seen), *missing_finishes(seen, kin)])
     # diffusers does not say what its classes can do.
     vae = frozen(cast(Any, build_vae(folder.spec.diffusion)), folder, "vae", batches.device)
-    latents = _latents(vae, batches, drawings, finish)
+    latents = _latents(vae, batches, drawings, finishes(kin))
     numbers = {thing: number for number, thing in enumerate(things)}
     places = torch.tensor([(numbers[drawing.record.meaning], drawing.hand) for drawing in drawings])
     rows = {drawing.record.id: row for row, drawing in enumerate(drawings) if not drawing.is_made}

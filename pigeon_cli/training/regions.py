@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -63,35 +63,28 @@ def told_of_regions(picture: Pixels, labels: Labels) -> Numbers:
     """Of every region [regions, N] its colours, those beside it, its size, its place, whether it ends at the edge."""
     colours, side = lab(picture), len(picture)
     steep = ndimage.gaussian_gradient_magnitude(colours[..., 0], 1.0)
-    rows = []
-    for label, box in enumerate(ndimage.find_objects(labels + 1)):
-        around = _wider(box, BESIDE)
-        inside = labels[around] == label
+    told = []
+    for around, inside in _each_region(labels, BESIDE):
         beside = ndimage.binary_dilation(inside, iterations=BESIDE) & ~inside
         own, others = colours[around][inside], colours[around][beside]
-        rows_inside, columns_inside = np.nonzero(labels[box] == label)
-        told = [
+        places = np.stack(np.nonzero(inside), axis=1) + [part.start for part in around]
+        row = [
             own.mean(0),
             own.std(0),
             np.percentile(own, [10, 50, 90], axis=0).ravel(),
             others.mean(0) if len(others) else np.zeros(3),
-            [
-                np.log(len(own)),
-                (box[0].start + rows_inside.mean()) / side,
-                (box[1].start + columns_inside.mean()) / side,
-            ],
-            [steep[around][inside].mean(), any(part.start == 0 or part.stop == side for part in box)],
+            [np.log(len(own))],
+            places.mean(0) / side,
+            [steep[around][inside].mean(), places.min() == 0 or places.max() == side - 1],
         ]
-        rows.append(np.concatenate(told))
-    return np.array(rows)
+        told.append(np.concatenate(row))
+    return np.array(told)
 
 
 def usual_colours(picture: Pixels, labels: Labels) -> Numbers:
     """The median colour of every region [regions, 3], away from its border where there is room."""
     found = []
-    for label, box in enumerate(ndimage.find_objects(labels + 1)):
-        around = _wider(box, 1)
-        inside = labels[around] == label
+    for around, inside in _each_region(labels, 1):
         within = ndimage.binary_erosion(inside)
         found.append(np.median(picture[around][within if within.sum() >= 4 else inside], axis=0))
     return np.array(found)
@@ -114,6 +107,8 @@ class Places:
         own = np.kron(labels, np.ones((finer, finer), dtype=labels.dtype))
         other, off, nearest = _across(own)
         rows, columns = np.mgrid[: side * finer, : side * finer]
+        self.colours = colours
+        """Of the picture, [S, S, 3] in CIELAB."""
         self.off: Numbers = off
         """How far the nearest border is."""
         self.paper_off = _off(paper[own])
@@ -139,8 +134,11 @@ class Places:
         """float32 [places, N]."""
 
 
-def _wider(box: tuple[slice, ...], by: int) -> tuple[slice, ...]:
-    return tuple(slice(max(0, part.start - by), part.stop + by) for part in box)
+def _each_region(labels: Labels, wider: int) -> Iterator[tuple[tuple[slice, ...], NDArray[np.bool_]]]:
+    """Of every region in order the box around it, ``wider`` on all sides, and which of that is the region."""
+    for label, box in enumerate(ndimage.find_objects(labels + 1)):
+        around = tuple(slice(max(0, part.start - wider), part.stop + wider) for part in box)
+        yield around, labels[around] == label
 
 
 def _paper(labels: Labels, lightness: Numbers) -> NDArray[np.bool_]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import sentencepiece
@@ -117,10 +118,9 @@ def _remember(
     folder: ModelFolder, batches: IconBatches, options: StageOptions, device: DeviceChoice, say: Callable[[str], None]
 ) -> int:
     """The stage ``memory``; returns how many drawings are kept."""
-    from pigeon_cli.training.data.alike import outlines_of
     from pigeon_cli.training.finishes import Finishes
     from pigeon_cli.training.foretelling import load_foretelling_network
-    from pigeon_cli.training.memory import build_memory, kinship
+    from pigeon_cli.training.memory import build_memory
 
     reader = frozen_taste_reader(folder, batches.device)
     if reader is None:
@@ -131,8 +131,7 @@ def _remember(
     )
     if foretold is None:
         say("memory: no run of the stage foretell is in the run folder: what a set never drew is left out")
-    kin = kinship(batches.train, outlines_of(batches.dataset, batches.train))
-    return build_memory(folder, batches, tokenizer, reader, Finishes(batches, kin, say), foretold)
+    return build_memory(folder, batches, tokenizer, reader, partial(Finishes, batches, say), foretold)
 
 
 def loop_settings(name: str, options: StageOptions) -> LoopSettings:

@@ -15,12 +15,19 @@ from pigeon_cli.training.data.alike import outlines_of
 from pigeon_cli.training.data.dataset import load_dataset
 from pigeon_cli.training.data.sets import HANDS
 from pigeon_cli.training.finishes import Finishes, sibling_pairs
-from pigeon_cli.training.forest_finishes import FlatFinisher, InkFinisher, ShadedFinisher, learned_finish
+from pigeon_cli.training.forest_finishes import (
+    FlatFinisher,
+    ForestFinisher,
+    InkFinisher,
+    ShadedFinisher,
+    learned_finish,
+)
 from pigeon_cli.training.memory import kinship
 from tests.training.test_memory import record, with_siblings
 
 CPU = choose_device("cpu")
 SIDE = 48
+FLAT, SHADED, INK = range(3)
 YELLOW, RED = torch.tensor([1.0, 0.8, 0.1]), torch.tensor([0.9, 0.1, 0.2])
 DEEP = torch.tensor([0.5, 0.4, 0.6])
 
@@ -52,6 +59,13 @@ def drawings(count: int, seed: int) -> tuple[list[Tensor], list[Tensor], list[Te
     return flat, shaded, ink
 
 
+def tried(kind: type[ForestFinisher], siblings: int, own: int) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """What is given, what a finisher that has seen others makes of it, and what is wanted; numbers as in drawings."""
+    learned, asked = drawings(12, 1), drawings(6, 2)
+    given = torch.stack(asked[siblings])
+    return given, kind(learned[siblings], learned[own])(given), asked[own]
+
+
 def error(made: Tensor, wanted: list[Tensor]) -> float:
     return float((made - torch.stack(wanted)).abs().mean())
 
@@ -68,31 +82,22 @@ def test_pairs_are_of_one_thing_by_two_siblings() -> None:
 
 
 def test_a_flat_hand_lays_on_few_colours_of_its_own() -> None:
-    flat, shaded, _ = drawings(12, 1)
-    finish = FlatFinisher(shaded, flat)
-    wanted, given, _ = drawings(6, 2)
-    made = finish(torch.stack(given))
-    assert error(made, wanted) < 0.25 * error(torch.stack(given), wanted)
+    given, made, wanted = tried(FlatFinisher, SHADED, FLAT)
+    assert error(made, wanted) < 0.25 * error(given, wanted)
     inside = made[1, :, 22, 22]
     assert float((inside - YELLOW).abs().max()) < 0.01, "not a mixture of the hand's colours"
 
 
 def test_ink_is_black_or_white_and_lies_along_borders() -> None:
-    flat, _, ink = drawings(12, 1)
-    finish = InkFinisher(flat, ink)
-    given, _, wanted = drawings(6, 2)
-    made = finish(torch.stack(given))
+    _, made, wanted = tried(InkFinisher, FLAT, INK)
     assert torch.equal(made[:, 0], made[:, 2])
     assert error(made, wanted) < 0.03
     assert float(((made > 0.05) & (made < 0.95)).float().mean()) < 0.1
 
 
 def test_a_shading_hand_changes_what_is_drawn_and_leaves_the_paper() -> None:
-    flat, shaded, _ = drawings(12, 1)
-    finish = ShadedFinisher(flat, shaded)
-    given, wanted, _ = drawings(6, 2)
-    made = finish(torch.stack(given))
-    assert error(made, wanted) < 0.5 * error(torch.stack(given), wanted)
+    given, made, wanted = tried(ShadedFinisher, FLAT, SHADED)
+    assert error(made, wanted) < 0.5 * error(given, wanted)
     assert float(made[:, :, -1].min()) > 0.99
 
 
@@ -129,7 +134,7 @@ def test_a_finish_is_learned_once_from_train_pairs(icons: Path) -> None:
     batches = IconBatches(with_siblings(load_dataset(icons)), CPU.device)
     kin = kinship(batches.train, outlines_of(batches.dataset, batches.train))
     said: list[str] = []
-    finishes = Finishes(batches, kin, said.append)
+    finishes = Finishes(batches, said.append, kin)
     pictures, hand = torch.rand(2, 3, 32, 32), HANDS.index("emojione-monotone")
     made = finishes(pictures, hand)
     assert made.shape == pictures.shape and float(made.min()) >= 0 and float(made.max()) <= 1

@@ -99,7 +99,7 @@ def remember(
     batches = IconBatches(dataset, CPU.device)
     reader = frozen_taste_reader(folder, CPU.device)
     assert reader is not None
-    count = build_memory(folder, batches, frozen_tokenizer(folder, CPU), reader, finish, network)
+    count = build_memory(folder, batches, frozen_tokenizer(folder, CPU), reader, lambda kin: finish, network)
     config = ModelFolder(folder.path).spec.memory
     assert config is not None and config.drawings == count
     memory = Memory(config)
