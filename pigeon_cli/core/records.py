@@ -118,6 +118,26 @@ AS_IT_WAS: Final = Framing()
 
 
 @dataclass(frozen=True)
+class ReadLook:
+    """What a look does to plain drawings, as it was read off a history whose plain drawings are known."""
+
+    colours: str
+    """Their map: ``unchanged``, ``affine`` (a tint, or a turn of the colour wheel), ``scale`` (by brightness), ``steps``."""
+    degrees: int
+    """Clockwise."""
+    scale: float
+    cells: int | None
+    """Large pixels across."""
+    softness: float | None
+    """Deviation of the blur, as a share of the side."""
+    shadow: bool
+    sheet: bool
+    """Whether there is paper of another colour than white behind."""
+    error: float
+    """Of what it makes of the history's plain drawings, as a share of what is drawn on the sheet."""
+
+
+@dataclass(frozen=True)
 class TokenMask:
     """Which tokens of one image the mask kept; indices into the image's own token sequence."""
 
@@ -230,6 +250,9 @@ class RunReport:
     """What the thing is called whose drawing, known by heart, took the place of the reference or of one from words: the
     same, or one that the history's hand draws much like it."""
     reference_framing: Framing = AS_IT_WAS
+    look: ReadLook | None = None
+    """In which the recalled drawing was put in the place of what the image generator drew of it; ``None`` where nothing
+    was."""
     history_tokens: tuple[TokenMask, ...] = ()
     """One per used history image, in their order; the same for every candidate."""
     outputs: tuple[OutputImage, ...] = ()

@@ -110,11 +110,14 @@ class Memory(nn.Module):
         agreement = self._agreement(lines, self.hands, self.config.hands)
         return torch.softmax(told + _LINES_SHARE * agreement.sum(0), dim=-1)
 
-    def alike(self, lines: Tensor) -> tuple[Tensor, Tensor]:
+    def alike(self, lines: Tensor, hand: int | None = None) -> tuple[Tensor, Tensor]:
         """For outlines [pictures, CELLS] the drawings, int64 [pictures], whose keys agree best, and how well, float32
-        [pictures]."""
-        agreement, keys = self._cosines(lines).max(1)
-        return self.key_drawings.long()[keys], agreement
+        [pictures]; of one ``hand``'s alone where it is given."""
+        cosines, drawings = self._cosines(lines), self.key_drawings.long()
+        if hand is not None:
+            cosines = cosines.masked_fill(self.hands.long()[drawings] != hand, -1.0)
+        agreement, keys = cosines.max(1)
+        return drawings[keys], agreement
 
     def nearness(self, hands: Tensor) -> Tensor:
         """How near every hand is to one of probabilities ``hands`` [hands]: the expected kinship, float32 [hands]."""

@@ -43,7 +43,7 @@ def seen_latents(
 ) -> Tensor:
     """Scaled latents [masks, c, h, w] of an RGB reference as each mask leaves it: zero in all but the kept patches."""
     latents = _latents(vae, config, [reference])
-    return visible(latents, _kept_places(masks, places).to(latents.device))
+    return visible(latents, kept_places(masks, places).to(latents.device))
 
 
 def liked_latents(
@@ -60,7 +60,7 @@ def liked_latents(
     latents = _latents(vae, config, history, at_once)
     if config.history_plain and plain is None:
         plain = torch.zeros_like(latents)
-    return seen_picture(latents, _kept_places(masks, places).to(latents.device), plain)
+    return seen_picture(latents, kept_places(masks, places).to(latents.device), plain)
 
 
 def _latents(
@@ -70,7 +70,7 @@ def _latents(
     return torch.cat([encode_latents(vae, part) for part in pixels.split(at_once)])
 
 
-def _kept_places(masks: Sequence[TokenMask], places: int) -> Tensor:
+def kept_places(masks: Sequence[TokenMask], places: int) -> Tensor:
     """Float [masks, places]: 1 where a patch is kept."""
     keep = torch.zeros(len(masks), places)
     for row, mask in enumerate(masks):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from pigeon_cli.core.records import AS_IT_WAS, Candidate, Framing, StageTiming, TokenMask
+from pigeon_cli.core.records import AS_IT_WAS, Candidate, Framing, ReadLook, StageTiming, TokenMask
 from pigeon_cli.engine.plan import Plan
 from pigeon_cli.pipeline.settings import Settings
 
@@ -39,6 +39,8 @@ class Outcome:
     """What the thing is called whose drawing, known by heart, took the place of the reference or of one from words: the
     same, or one that the history's hand draws much like it."""
     reference_framing: Framing = AS_IT_WAS
+    look: ReadLook | None = None
+    """In which the recalled drawing was put in the place of what the image generator drew of it."""
 
     @property
     def images(self) -> list[Image.Image]:

@@ -15,17 +15,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-import torch
 from PIL import Image
 from torch import Tensor
 
 from pigeon_cli.core.errors import WeightsError
 from pigeon_cli.engine.residency import MEMORY, VAE, Parts
-from pigeon_cli.history.preprocess import to_shares
 from pigeon_cli.models.memory import Memory
 from pigeon_cli.models.outlines import outlines
 from pigeon_cli.pipeline.asked import Asked
 from pigeon_cli.pipeline.decode import to_images
+from pigeon_cli.pipeline.looks import look_of, pixels_of
 from pigeon_cli.pipeline.settings import Settings
 from pigeon_cli.pipeline.stages import Stages
 from pigeon_cli.pipeline.taste import read_tastes
@@ -34,8 +33,6 @@ from pigeon_cli.pipeline.words import split_words
 
 MEMORY_LIST: Final = "memory.txt"
 """What a model folder's memory holds, a thing a line in the order of its weights: the label, a tab, and tags."""
-PICTURE_SIDE: Final = 128
-"""At which outlines are looked for."""
 TAG_SHARE: Final = 0.5
 """What a word counts that is a tag of a thing and not in its label."""
 SMALL_WORDS: Final = frozenset(
@@ -110,15 +107,9 @@ def named_thing(things: Sequence[Remembered], words: str) -> int | None:
     return best if share(best)[0] >= ENOUGH else None
 
 
-def pixels_of(memory: Memory, pictures: Sequence[Image.Image]) -> Tensor:
-    """RGB pictures as [pictures, 3, PICTURE_SIDE, PICTURE_SIDE] in 0..1, where the memory is."""
-    pixels = torch.stack([torch.from_numpy(to_shares(picture, PICTURE_SIDE)) for picture in pictures])
-    return pixels.to(memory.centre.device)
-
-
 def lines_of(memory: Memory, pictures: Sequence[Image.Image]) -> Tensor:
     """Outlines [pictures, CELLS] of RGB pictures."""
-    return outlines(pixels_of(memory, pictures))
+    return outlines(pixels_of(pictures).to(memory.centre.device))
 
 
 def seen_thing(memory: Memory, picture: Image.Image, named: int | None) -> int | None:
@@ -181,25 +172,30 @@ def plain_drawings(memory: Memory, lines: Tensor) -> Tensor:
     return memory.latents(drawings.tolist()) * (agreement >= LEAST_ALIKE)[:, None, None, None]
 
 
-def recall(asked: Asked, parts: Parts, things: Sequence[Remembered], settings: Settings, stages: Stages) -> Asked:
+def recall(
+    asked: Asked, parts: Parts, things: Sequence[Remembered], settings: Settings, stages: Stages, draws: bool = True
+) -> Asked:
     """With a drawing that the model knows by heart for a reference, where it knows what is asked for, and with the
     plain drawings of the history.
 
-    A reference that is to be followed, at dial position 0 alone, stays.
+    A reference that is to be followed, at dial position 0 alone, stays. The history's look is read off it if something
+    ``draws`` in it.
     """
     if parts.model.spec.memory is None:
         return asked
     with stages("recall", 1), parts.use(MEMORY) as memory:
-        lines, degrees = upright_lines(memory, pixels_of(memory, asked.history))
+        lines, degrees = upright_lines(memory, pixels_of(asked.history).to(memory.centre.device))
         asked = replace(asked, turned=degrees)
         if parts.model.spec.diffusion.history_plain:
             asked = replace(asked, plain=plain_drawings(memory, lines))
         if asked.reference is not None and not any(settings.dials):
             return asked
-        return _recalled(asked, parts, things, memory, lines)
+        return _recalled(asked, parts, things, memory, lines, draws)
 
 
-def _recalled(asked: Asked, parts: Parts, things: Sequence[Remembered], memory: Memory, lines: Tensor) -> Asked:
+def _recalled(
+    asked: Asked, parts: Parts, things: Sequence[Remembered], memory: Memory, lines: Tensor, draws: bool
+) -> Asked:
     wish, named = asked.reference, named_thing(things, asked.words)
     thing = named if wish is None else seen_thing(memory, wish, named)
     if thing is None:
@@ -220,9 +216,12 @@ def _recalled(asked: Asked, parts: Parts, things: Sequence[Remembered], memory: 
         picture = to_images(vae, memory.latents([drawing]))[0]
     by_own_hand = hands is not None and int(hands.argmax()) == int(memory.hands[drawing])
     label, foretold = things[int(memory.things[drawing])].label, memory.is_foretold(drawing)
+    worn = look_of(parts, memory, asked.history, lines, int(memory.hands[drawing])) if by_own_hand and draws else None
     return replace(
         asked,
         reference=picture,
+        worn=worn,
+        drawing=picture,
         recalled=label,
         by_own_hand=by_own_hand,
         foretold=foretold,

@@ -163,6 +163,7 @@ def report_of(
         recognised=outcome.recognised,
         recalled=outcome.recalled,
         reference_framing=outcome.reference_framing,
+        look=outcome.look,
         history_tokens=outcome.history_tokens,
         stages=tuple(stages),
         peak_memory_bytes=peak_memory(),

@@ -39,6 +39,7 @@ from pigeon_cli.pipeline.imagine import (
     see_dials,
     word_prompt,
 )
+from pigeon_cli.pipeline.looks import in_look
 from pigeon_cli.pipeline.outcomes import Drawing, MaskOutcome, Outcome
 from pigeon_cli.pipeline.planning import Budget, MoreTokens, demand_of, device_of, needs_plan, plan_for
 from pigeon_cli.pipeline.rank import drop_repeats, rank, shortlist, warnings_of
@@ -245,10 +246,11 @@ class Session:
             recognised=asked.recognised,
             recalled=asked.recalled,
             reference_framing=asked.framing,
+            look=None if asked.worn is None else asked.worn.record(),
         )
 
     def _masks(self, asked: Asked, settings: Settings, stages: Stages) -> MaskOutcome:
-        asked = recall(asked, self.parts, self.memory, settings, stages).framed(self.spec)
+        asked = recall(asked, self.parts, self.memory, settings, stages, draws=False).framed(self.spec)
         inputs = self._read(asked, settings, stages)
         with stages("mask", len(settings.dials)):
             masks = self._mask(inputs, settings)
@@ -376,7 +378,11 @@ class Session:
         streams = [_stream(settings.seed, "draw", each.dial, each.sample) for each in candidates]
         reference, plain = (None, None) if asked is None else (asked.reference, asked.plain)
         with stages("draw", len(candidates)):
-            return draw(self.parts, candidates, streams, settings, reference, taste, history, plain)
+            drawn = draw(self.parts, candidates, streams, settings, reference, taste, history, plain)
+        if asked is None or asked.worn is None or asked.drawing is None:
+            return drawn
+        with stages("put in the look", len(drawn)):
+            return in_look(drawn, candidates, asked.drawing, asked.worn, self.spec.tokenizer.grid)
 
     def _history_masks(self, inputs: Inputs, masks: DialMasks) -> tuple[TokenMask, ...]:
         return tuple(masks.image_mask(tokens, image) for image, tokens in enumerate(inputs.history, start=1))

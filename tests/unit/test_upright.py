@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from pigeon_cli.models.look_kernels import margin, tilt
 from pigeon_cli.models.memory import Memory
 from pigeon_cli.models.outlines import outlines
 from pigeon_cli.pipeline.upright import put_back, upright_lines
-from pigeon_cli.training.data.look_kernels import margin, tilt
 from tests.small_memory import small_memory
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import torch
 
 from pigeon_cli.core.errors import InputError
-from pigeon_cli.training.data import look_kernels as kernels
+from pigeon_cli.models import look_kernels as kernels
 
 Parameters: TypeAlias = dict[str, Any]
 

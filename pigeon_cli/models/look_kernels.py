@@ -1,4 +1,7 @@
-"""What each kind of look does to a batch of premultiplied images, float32 [B, 4, S, S] in 0..1 -> the same."""
+"""What each kind of look does to a batch of premultiplied images, float32 [B, 4, S, S] in 0..1 -> the same.
+
+Training dresses its pictures by them; the pipeline does a look by some of them that it read off a history.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,20 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-_LUMINANCE = (0.299, 0.587, 0.114)
+LUMINANCE = (0.299, 0.587, 0.114)
 _KEEP_INSIDE = 0.94
 # Below paper white, so that a white drawing keeps its shape.
 _POSTER_WHITE = 0.92
 
 
-def _straight(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def straight(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Colours that are not multiplied, [B, 3, S, S], and alpha [B, 1, S, S]."""
     alpha = image[:, 3:]
     return (image[:, :3] / alpha.clamp_min(1 / 512)).clamp(0, 1), alpha
 
 
-def _premultiplied(colour: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+def premultiplied(colour: torch.Tensor, alpha: torch.Tensor) -> torch.Tensor:
+    """The inverse of :func:`straight`."""
     return torch.cat([colour * alpha, alpha], dim=1)
 
 
@@ -27,8 +32,9 @@ def _column(colour: Sequence[float], like: torch.Tensor) -> torch.Tensor:
     return torch.tensor(colour, dtype=torch.float32, device=like.device).view(1, 3, 1, 1)
 
 
-def _grey(colour: torch.Tensor) -> torch.Tensor:
-    return (colour * _column(_LUMINANCE, colour)).sum(dim=1, keepdim=True)
+def brightness(colour: torch.Tensor) -> torch.Tensor:
+    """Brightness [B, 1, S, S] of colours [B, 3, S, S]."""
+    return (colour * _column(LUMINANCE, colour)).sum(dim=1, keepdim=True)
 
 
 def _gradient_map(grey: torch.Tensor, colours: Sequence[Sequence[float]]) -> torch.Tensor:
@@ -42,45 +48,45 @@ def _gradient_map(grey: torch.Tensor, colours: Sequence[Sequence[float]]) -> tor
 
 def tint(image: torch.Tensor, colour: Sequence[float], strength: float) -> torch.Tensor:
     """Mix every pixel with ``colour``, keeping light and dark apart."""
-    old, alpha = _straight(image)
-    shaded = _column(colour, image) * (0.35 + 0.65 * _grey(old))
-    return _premultiplied(torch.lerp(old, shaded, strength), alpha)
+    old, alpha = straight(image)
+    shaded = _column(colour, image) * (0.35 + 0.65 * brightness(old))
+    return premultiplied(torch.lerp(old, shaded, strength), alpha)
 
 
 def palette(image: torch.Tensor, colours: Sequence[Sequence[float]], strength: float) -> torch.Tensor:
     """Draw with three or four colours, chosen by brightness, mixed into the old ones."""
-    old, alpha = _straight(image)
-    return _premultiplied(torch.lerp(old, _gradient_map(_grey(old), colours), strength), alpha)
+    old, alpha = straight(image)
+    return premultiplied(torch.lerp(old, _gradient_map(brightness(old), colours), strength), alpha)
 
 
 def duotone(image: torch.Tensor, dark: Sequence[float], light: Sequence[float]) -> torch.Tensor:
     """Two inks only: shadows ``dark``, lights ``light``."""
-    old, alpha = _straight(image)
-    grey = ((_grey(old) - 0.5) * 1.25 + 0.5).clamp(0, 1)
-    return _premultiplied(_gradient_map(grey, [dark, light]), alpha)
+    old, alpha = straight(image)
+    grey = ((brightness(old) - 0.5) * 1.25 + 0.5).clamp(0, 1)
+    return premultiplied(_gradient_map(grey, [dark, light]), alpha)
 
 
 def hue(image: torch.Tensor, degrees: float, saturation: float) -> torch.Tensor:
     """Turn the colour wheel and scale its strength; grey stays grey."""
-    old, alpha = _straight(image)
+    old, alpha = straight(image)
     # Rotation about the grey axis of the colour cube (Rodrigues).
     cosine, sine, third = math.cos(math.radians(degrees)), math.sin(math.radians(degrees)), math.sqrt(1 / 3)
     base, side = (1 - cosine) / 3, sine * third
     rows = [[cosine + base, base - side, base + side], [base + side, cosine + base, base - side]]
     rows.append([base - side, base + side, cosine + base])
     turned = torch.einsum("oc,bchw->bohw", torch.tensor(rows, dtype=torch.float32, device=image.device), old)
-    return _premultiplied(torch.lerp(_grey(old), turned, saturation).clamp(0, 1), alpha)
+    return premultiplied(torch.lerp(brightness(old), turned, saturation).clamp(0, 1), alpha)
 
 
 def posterise(image: torch.Tensor, levels: int, saturation: float) -> torch.Tensor:
     """``levels`` strong steps per channel instead of smooth shades."""
-    old, alpha = _straight(image)
-    strong = torch.lerp(_grey(old), old, saturation).clamp(0, 1)
+    old, alpha = straight(image)
+    strong = torch.lerp(brightness(old), old, saturation).clamp(0, 1)
     steps = (strong * levels).floor().clamp_max(levels - 1)
-    return _premultiplied(steps * (_POSTER_WHITE / (levels - 1)), alpha)
+    return premultiplied(steps * (_POSTER_WHITE / (levels - 1)), alpha)
 
 
-def _moved(image: torch.Tensor, scale: float, degrees: float) -> torch.Tensor:
+def moved(image: torch.Tensor, scale: float, degrees: float) -> torch.Tensor:
     """The picture ``scale`` times as large and turned clockwise about its centre."""
     cosine, sine = math.cos(math.radians(degrees)) / scale, math.sin(math.radians(degrees)) / scale
     matrix = torch.tensor([[cosine, sine, 0.0], [-sine, cosine, 0.0]], device=image.device)
@@ -103,7 +109,7 @@ def margin(image: torch.Tensor, scale: float) -> torch.Tensor:
 
 def tilt(image: torch.Tensor, degrees: float) -> torch.Tensor:
     """Turned clockwise, and a little smaller so that corners stay on the canvas."""
-    return _moved(image, _KEEP_INSIDE, degrees)
+    return moved(image, _KEEP_INSIDE, degrees)
 
 
 def pixelation(image: torch.Tensor, cells: int) -> torch.Tensor:
@@ -111,11 +117,11 @@ def pixelation(image: torch.Tensor, cells: int) -> torch.Tensor:
     small = functional.adaptive_avg_pool2d(image, cells)
     alpha = small[:, 3:]
     hard = (alpha > 0.5).float()
-    blocks = _premultiplied((small[:, :3] / alpha.clamp_min(1 / 512)).clamp(0, 1), hard)
+    blocks = premultiplied((small[:, :3] / alpha.clamp_min(1 / 512)).clamp(0, 1), hard)
     return functional.interpolate(blocks, image.shape[2:], mode="nearest")
 
 
-def _blurred(image: torch.Tensor, radius: float) -> torch.Tensor:
+def blurred(image: torch.Tensor, radius: float) -> torch.Tensor:
     """Gaussian blur of deviation ``radius`` (share of the side), on square images.
 
     As two products with a band matrix: on a CPU many times faster than a convolution over single channels.
@@ -129,10 +135,11 @@ def _blurred(image: torch.Tensor, radius: float) -> torch.Tensor:
 
 def softness(image: torch.Tensor, radius: float) -> torch.Tensor:
     """Out of focus."""
-    return _blurred(image, radius)
+    return blurred(image, radius)
 
 
-def _over(front: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+def over(front: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+    """``front`` laid on ``back``."""
     return front + back * (1 - front[:, 3:])
 
 
@@ -148,7 +155,7 @@ def shadow(
     image = _shrunk(image)
     height, width = image.shape[2:]
     moved = torch.roll(image[:, 3:], (round(shift[1] * height), round(shift[0] * width)), dims=(2, 3))
-    return _over(image, _premultiplied(_column(colour, image), _blurred(moved, blur) * opacity))
+    return over(image, premultiplied(_column(colour, image), blurred(moved, blur) * opacity))
 
 
 def outline(image: torch.Tensor, colour: Sequence[float], width: float) -> torch.Tensor:
@@ -162,7 +169,7 @@ def outline(image: torch.Tensor, colour: Sequence[float], width: float) -> torch
         across = functional.max_pool2d(grown, (1, 3), stride=1, padding=(0, 1))
         down = functional.max_pool2d(across if square else grown, (3, 1), stride=1, padding=(1, 0))
         grown = down if square else torch.maximum(across, down)
-    return _over(image, _premultiplied(_column(colour, image), grown))
+    return over(image, premultiplied(_column(colour, image), grown))
 
 
 def background(image: torch.Tensor, colour: Sequence[float], second: Sequence[float], angle: float) -> torch.Tensor:
@@ -172,4 +179,4 @@ def background(image: torch.Tensor, colour: Sequence[float], second: Sequence[fl
     down = torch.linspace(-1, 1, height, device=image.device).view(1, 1, -1, 1) * math.sin(math.radians(angle))
     share = ((across + down) / 2 + 0.5).clamp(0, 1)
     sheet = torch.lerp(_column(colour, image), _column(second, image), share)
-    return _over(image, torch.cat([sheet, torch.ones_like(share)], dim=1))
+    return over(image, torch.cat([sheet, torch.ones_like(share)], dim=1))

@@ -1,0 +1,72 @@
+"""What a history does to its drawings, done to the recalled drawing (image analogies: Hertzmann et al. 2001).
+
+Where the memory knows the plain drawings that liked pictures are of, the two tell a look much more exactly than an
+image generator of twelve million weights draws it, and the recalled drawing keeps its lines. What is hidden of the
+reference stays as it was drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from pigeon_cli.core.records import Candidate, TokenMask
+from pigeon_cli.engine.residency import VAE, Parts
+from pigeon_cli.history.preprocess import to_shares
+from pigeon_cli.models.look_reader import SIDE, read_look
+from pigeon_cli.models.memory import Memory
+from pigeon_cli.models.worn_look import WornLook, cut_out
+from pigeon_cli.pipeline.decode import kept_places, to_images
+
+LEAST_ALIKE: Final = 0.65
+"""Least agreement of a liked picture's outlines with those of the drawing, by the history's hand, that it is taken
+for."""
+MOST_PICTURES: Final = 8
+"""Of those, from which a look is read."""
+LARGEST_ERROR: Final = 0.45
+"""Of a look, as a share of what is drawn on the sheet, up to which it is taken."""
+
+
+def pixels_of(pictures: Sequence[Image.Image]) -> Tensor:
+    """RGB pictures as float32 [pictures, 3, SIDE, SIDE] in 0..1."""
+    return torch.stack([torch.from_numpy(to_shares(picture, SIDE)) for picture in pictures])
+
+
+def look_of(parts: Parts, memory: Memory, history: Sequence[Image.Image], lines: Tensor, hand: int) -> WornLook | None:
+    """The look of a history drawn by ``hand``, whose pictures have the outlines ``lines`` [pictures, CELLS]; ``None``
+    where the memory knows none of their plain drawings, or no look explains them."""
+    drawings, agreement = memory.alike(lines, hand)
+    known = [place for place in agreement.argsort(descending=True).tolist() if float(agreement[place]) >= LEAST_ALIKE]
+    known = sorted(known[:MOST_PICTURES])
+    if not known:
+        return None
+    with parts.use(VAE) as vae:
+        plain = to_images(vae, memory.latents([int(drawings[place]) for place in known]), 1)
+    look = read_look(cut_out(pixels_of(plain)), pixels_of([history[place] for place in known]))
+    return look if look is not None and look.error <= LARGEST_ERROR else None
+
+
+def in_look(
+    drawn: Sequence[Image.Image], candidates: Sequence[Candidate], drawing: Image.Image, look: WornLook, grid: int
+) -> list[Image.Image]:
+    """RGB images with the plain RGB ``drawing`` in ``look`` where a candidate's reference tokens are kept, by ``grid`` x
+    ``grid`` patches; a hidden patch fades into its neighbours."""
+    worn = look.wear(cut_out(pixels_of([drawing])))[0]
+    masks = [candidate.reference_tokens for candidate in candidates]
+    return [_over(image, worn, mask, grid) for image, mask in zip(drawn, masks, strict=True)]
+
+
+def _over(image: Image.Image, worn: Tensor, mask: TokenMask | None, grid: int) -> Image.Image:
+    size = (image.height, image.width)
+    kept = torch.ones(1, 1, grid, grid) if mask is None else kept_places([mask], grid**2).view(1, 1, grid, grid)
+    shares = functional.interpolate(kept, size, mode="bilinear")[0]
+    known = functional.interpolate(worn.unsqueeze(0), size, mode="bicubic", antialias=True)[0].clamp(0, 1)
+    below = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+    mixed = torch.lerp(below, known, shares)
+    return Image.fromarray((mixed * 255).round().byte().permute(1, 2, 0).numpy())
