@@ -122,7 +122,7 @@ class ReadLook:
     """What a look does to plain drawings, as it was read off a history whose plain drawings are known."""
 
     colours: str
-    """Their map: ``unchanged``, ``affine`` (a tint, or a turn of the colour wheel), ``scale`` (by brightness), ``steps``."""
+    """Their map: ``unchanged``, ``affine`` (tint or turn of the colour wheel), ``scale`` (by brightness), ``steps``."""
     degrees: int
     """Clockwise."""
     scale: float

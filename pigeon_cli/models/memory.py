@@ -8,8 +8,9 @@ like the drawing than what the VAE makes of a few bytes more.
 
 from __future__ import annotations
 
+import itertools
 import lzma
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from math import isqrt
 from typing import Any, Final, cast
@@ -17,10 +18,12 @@ from typing import Any, Final, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pigeon_cli.core.configs import MemoryConfig
+from pigeon_cli.models.flat_pictures import unpack_flat
 from pigeon_cli.models.outlines import CELLS
 
 ENTRIES: Final = 256
@@ -55,6 +58,12 @@ class Memory(nn.Module):
     """int16 [substitutes, 3]: a thing, a hand that has no drawing of it, and the thing whose drawing stands in."""
     likeness: Tensor
     """uint8 [substitutes]: how like the lacking drawing that one should be, in 255ths."""
+    flat: Tensor
+    """uint8 [flat_bytes]: files of :mod:`pigeon_cli.models.flat_pictures`, one after another."""
+    flat_ends: Tensor
+    """int32 [flat]: where each ends."""
+    flat_drawings: Tensor
+    """int16 [flat]: of which drawings they are."""
 
     def __init__(self, config: MemoryConfig) -> None:
         super().__init__()
@@ -70,6 +79,9 @@ class Memory(nn.Module):
         self.register_buffer("kinship", torch.eye(config.hands))
         self.register_buffer("substitutes", torch.zeros(config.substitutes, 3, dtype=torch.int16))
         self.register_buffer("likeness", torch.zeros(config.substitutes, dtype=torch.uint8))
+        self.register_buffer("flat", torch.zeros(config.flat_bytes, dtype=torch.uint8))
+        self.register_buffer("flat_ends", torch.zeros(config.flat, dtype=torch.int32))
+        self.register_buffer("flat_drawings", torch.zeros(config.flat, dtype=torch.int16))
         self.projection = nn.Linear(CELLS, config.key_width, bias=False)
         self.tells_hand = nn.Linear(config.taste_width, config.hands)
 
@@ -84,6 +96,21 @@ class Memory(nn.Module):
         rows = torch.from_numpy(self.indices[list(drawings)].astype(np.int64)).to(self.books.device)
         patches = sum(book.float()[rows[:, level]] for level, book in enumerate(self.books))
         return from_patches(cast(Tensor, patches), self.config.patch_side)
+
+    def flat_picture(self, drawing: int) -> Image.Image | None:
+        """The RGB picture of a drawing that is kept as one; of what it shows, latents say less."""
+        rows = (self.flat_drawings == drawing).nonzero()[:, 0].tolist()
+        if not rows:
+            return None
+        end = int(self.flat_ends[rows[0]])
+        start = int(self.flat_ends[rows[0] - 1]) if rows[0] else 0
+        return unpack_flat(self.flat[start:end].cpu().numpy().tobytes())
+
+    def learn_flat(self, pictures: Mapping[int, bytes]) -> None:
+        """Keep files of :func:`pigeon_cli.models.flat_pictures.pack_flat`, by drawings."""
+        self.flat_drawings.copy_(torch.tensor(list(pictures), dtype=torch.int16))
+        self.flat_ends.copy_(torch.tensor(list(itertools.accumulate(map(len, pictures.values()))), dtype=torch.int32))
+        self.flat.copy_(torch.frombuffer(bytearray(b"".join(pictures.values())), dtype=torch.uint8))
 
     def key_of(self, lines: Tensor) -> Tensor:
         """Outlines [..., CELLS] to unit vectors [..., key_width] in float32."""

@@ -13,7 +13,9 @@ from pigeon_cli.core.records import Candidate, TokenMask
 from pigeon_cli.engine.residency import UNET, VAE, Parts
 from pigeon_cli.engine.stage_bytes import IMAGES_AT_ONCE
 from pigeon_cli.models.diffusion import Beside
+from pigeon_cli.pipeline.asked import Asked
 from pigeon_cli.pipeline.decode import draw_latents, liked_latents, seen_latents, to_images
+from pigeon_cli.pipeline.looks import in_look
 from pigeon_cli.pipeline.raters import condition_of
 from pigeon_cli.pipeline.settings import Settings
 
@@ -26,16 +28,16 @@ def draw(
     candidates: Sequence[Candidate],
     streams: Sequence[torch.Generator],
     settings: Settings,
-    reference: Image.Image | None = None,
+    asked: Asked | None = None,
     taste: Tensor | None = None,
     history: Sequence[Liked] = (),
-    plain: Tensor | None = None,
 ) -> list[Image.Image]:
     """RGB images of candidates, one random stream each.
 
-    ``reference`` is the picture that was asked with, if any; ``taste`` [width] that of the history, whose pictures a
-    small model's image generator sees too, and ``plain`` [pictures, c, h, w] latents of their plain drawings.
+    ``asked`` is what they are to answer, if anything; ``taste`` [width] that of the ``history``, whose pictures a small
+    model's image generator sees too.
     """
+    reference, plain = (None, None) if asked is None else (asked.reference, asked.plain)
     config = parts.model.spec.diffusion
     wanted = condition_of(parts, [candidate.codes for candidate in candidates])
     seen = None if reference is None else _seen(parts, candidates, reference)
@@ -57,7 +59,10 @@ def draw(
             beside=beside,
         )
     with parts.use(VAE) as vae:
-        return to_images(vae, latents, at_once)
+        images = to_images(vae, latents, at_once)
+    if asked is None or asked.worn is None or asked.drawing is None:
+        return images
+    return in_look(images, candidates, asked.drawing, asked.worn, parts.model.spec.tokenizer.grid)
 
 
 def _seen(parts: Parts, candidates: Sequence[Candidate], reference: Image.Image) -> Tensor | None:

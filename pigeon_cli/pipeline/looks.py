@@ -55,8 +55,8 @@ def look_of(parts: Parts, memory: Memory, history: Sequence[Image.Image], lines:
 def in_look(
     drawn: Sequence[Image.Image], candidates: Sequence[Candidate], drawing: Image.Image, look: WornLook, grid: int
 ) -> list[Image.Image]:
-    """RGB images with the plain RGB ``drawing`` in ``look`` where a candidate's reference tokens are kept, by ``grid`` x
-    ``grid`` patches; a hidden patch fades into its neighbours."""
+    """RGB images with the plain RGB ``drawing`` in ``look`` where the candidates' reference tokens are kept; the hidden
+    ones of the ``grid`` x ``grid`` patches fade into their neighbours."""
     worn = look.wear(cut_out(pixels_of([drawing])))[0]
     masks = [candidate.reference_tokens for candidate in candidates]
     return [_over(image, worn, mask, grid) for image, mask in zip(drawn, masks, strict=True)]

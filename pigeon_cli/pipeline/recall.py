@@ -165,6 +165,15 @@ def drawing_alike(memory: Memory, thing: int, hands: Tensor | None) -> int | Non
     return drawing if likeness >= ALIKE else None
 
 
+def picture_of(parts: Parts, memory: Memory, drawing: int) -> Image.Image:
+    """The RGB picture of a drawing."""
+    flat = memory.flat_picture(drawing)
+    if flat is not None:
+        return flat
+    with parts.use(VAE) as vae:
+        return to_images(vae, memory.latents([drawing]))[0]
+
+
 def plain_drawings(memory: Memory, lines: Tensor) -> Tensor:
     """Scaled latents [pictures, c, h, w] of the drawings that liked pictures are taken for by their outlines
     [pictures, CELLS], zero where they are taken for none."""
@@ -212,8 +221,7 @@ def _recalled(
         drawing = nearest_drawing(memory, thing, hands)
     if drawing is None:
         return asked
-    with parts.use(VAE) as vae:
-        picture = to_images(vae, memory.latents([drawing]))[0]
+    picture = picture_of(parts, memory, drawing)
     by_own_hand = hands is not None and int(hands.argmax()) == int(memory.hands[drawing])
     label, foretold = things[int(memory.things[drawing])].label, memory.is_foretold(drawing)
     worn = look_of(parts, memory, asked.history, lines, int(memory.hands[drawing])) if by_own_hand and draws else None

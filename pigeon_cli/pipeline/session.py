@@ -39,7 +39,6 @@ from pigeon_cli.pipeline.imagine import (
     see_dials,
     word_prompt,
 )
-from pigeon_cli.pipeline.looks import in_look
 from pigeon_cli.pipeline.outcomes import Drawing, MaskOutcome, Outcome
 from pigeon_cli.pipeline.planning import Budget, MoreTokens, demand_of, device_of, needs_plan, plan_for
 from pigeon_cli.pipeline.rank import drop_repeats, rank, shortlist, warnings_of
@@ -376,13 +375,8 @@ class Session:
         history: Sequence[Liked] = (),
     ) -> list[Image.Image]:
         streams = [_stream(settings.seed, "draw", each.dial, each.sample) for each in candidates]
-        reference, plain = (None, None) if asked is None else (asked.reference, asked.plain)
         with stages("draw", len(candidates)):
-            drawn = draw(self.parts, candidates, streams, settings, reference, taste, history, plain)
-        if asked is None or asked.worn is None or asked.drawing is None:
-            return drawn
-        with stages("put in the look", len(drawn)):
-            return in_look(drawn, candidates, asked.drawing, asked.worn, self.spec.tokenizer.grid)
+            return draw(self.parts, candidates, streams, settings, asked, taste, history)
 
     def _history_masks(self, inputs: Inputs, masks: DialMasks) -> tuple[TokenMask, ...]:
         return tuple(masks.image_mask(tokens, image) for image, tokens in enumerate(inputs.history, start=1))

@@ -19,6 +19,7 @@ from torch.nn import functional
 from pigeon_cli.core.configs import MemoryConfig, TasteConfig
 from pigeon_cli.core.randomness import stream_seed
 from pigeon_cli.models.diffusion import build_vae, encode_latents
+from pigeon_cli.models.flat_pictures import pack_flat
 from pigeon_cli.models.memory import Memory, pack_indices, to_patches
 from pigeon_cli.models.taste import TasteReader
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
@@ -45,6 +46,8 @@ CLEAREST: Final = (
 """The order of a thing's drawings by their icon sets, the plainest first: flat and in colours."""
 LEVELS, PATCH_SIDE = 7, 2
 """Of the quantizer that keeps the drawings: its codebooks, and the places of the latents in one vector, each way."""
+FLAT_COLOURS: Final = {"fluent-emoji-flat": 6, "fluent-emoji-high-contrast": 4, "emojione-monotone": 4}
+"""Of the finishes that are also kept as pictures, by icon sets: shades of a border beside plain colours."""
 PRICE: Final = 0.0055
 """Of an index, as a share of a patch's variance: an eighth fewer bytes for nearly the same pictures than if all levels
 were always told."""
@@ -98,7 +101,7 @@ def build_memory(
     drawings = in_order([*(Drawing(record, HANDS.index(record.set)) for record in seen), *missing_finishes(seen, kin)])
     # diffusers does not say what its classes can do.
     vae = frozen(cast(Any, build_vae(folder.spec.diffusion)), folder, "vae", batches.device)
-    latents = _latents(vae, batches, drawings, finishes(kin))
+    latents, flat = _kept(vae, batches, drawings, finishes(kin))
     numbers = {thing: number for number, thing in enumerate(things)}
     places = torch.tensor([(numbers[drawing.record.meaning], drawing.hand) for drawing in drawings])
     rows = {drawing.record.id: row for row, drawing in enumerate(drawings) if not drawing.is_made}
@@ -117,7 +120,8 @@ def build_memory(
     books, packed = quantized(torch.cat([latents, foretold]), true, metric)
     config = MemoryConfig(
         len(places), LEVELS, latents.shape[1], latents.shape[2], PATCH_SIDE, len(packed), len(things), len(seen),
-        KEY_WIDTH, len(HANDS), cast(TasteConfig, folder.spec.taste).width, len(instead[0]), len(foretold),
+        KEY_WIDTH, len(HANDS), cast(TasteConfig, folder.spec.taste).width, len(instead[0]), len(foretold), len(flat),
+        sum(map(len, flat.values())),
     )  # fmt: skip
     memory = Memory(config)
     memory.packed.copy_(torch.frombuffer(bytearray(packed), dtype=torch.uint8))
@@ -128,6 +132,7 @@ def build_memory(
     _learn_keys(memory, lines)
     memory.kinship.copy_(kin)
     memory.learn_substitutes(*instead)
+    memory.learn_flat(flat)
     _learn_hands(memory, batches, tokenizer, reader)
     save_part(folder.part("memory"), memory.state_dict())
     _write_list(folder, things, grouped(seen, "meaning"))
@@ -188,9 +193,13 @@ def kinship(records: Sequence[IconRecord], lines: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _latents(vae: Any, batches: IconBatches, drawings: Sequence[Drawing], finish: Finish) -> Tensor:
-    """Scaled latents float32 [drawings, c, h, w] on the CPU; finishes are made a hand at a time."""
+def _kept(
+    vae: Any, batches: IconBatches, drawings: Sequence[Drawing], finish: Finish
+) -> tuple[Tensor, dict[int, bytes]]:
+    """Scaled latents float32 [drawings, c, h, w] on the CPU, and by their numbers the pictures of those finishes that
+    are of few colours; finishes are made a hand at a time."""
     found: dict[int, Tensor] = {}
+    flat: dict[int, bytes] = {}
     groups: dict[int | None, list[int]] = {}
     for number, drawing in enumerate(drawings):
         groups.setdefault(drawing.hand if drawing.is_made else None, []).append(number)
@@ -200,7 +209,10 @@ def _latents(vae: Any, batches: IconBatches, drawings: Sequence[Drawing], finish
             pictures = apply_look(PLAIN, batches.rgba([drawings[number].record for number in some]))
             pictures = pictures if hand is None else finish(pictures, hand)
             found.update(zip(some, encode_latents(vae, pictures).cpu(), strict=True))
-    return torch.stack([found[number] for number in range(len(drawings))])
+            colours = None if hand is None else FLAT_COLOURS.get(HANDS[hand])
+            if colours is not None:
+                flat |= {number: pack_flat(each, colours) for number, each in zip(some, pictures, strict=True)}
+    return torch.stack([found[number] for number in range(len(drawings))]), flat
 
 
 def _learn_keys(memory: Memory, lines: Tensor) -> None:
