@@ -58,6 +58,8 @@ class Memory(nn.Module):
     """int16 [substitutes, 3]: a thing, a hand that has no drawing of it, and the thing whose drawing stands in."""
     likeness: Tensor
     """uint8 [substitutes]: how like the lacking drawing that one should be, in 255ths."""
+    colours: Tensor
+    """uint8 [hands]: in how many colours a flat hand's drawings are brought, which latents roughen; 0 of others."""
     flat: Tensor
     """uint8 [flat_bytes]: files of :mod:`pigeon_cli.models.flat_pictures`, one after another."""
     flat_ends: Tensor
@@ -79,6 +81,7 @@ class Memory(nn.Module):
         self.register_buffer("kinship", torch.eye(config.hands))
         self.register_buffer("substitutes", torch.zeros(config.substitutes, 3, dtype=torch.int16))
         self.register_buffer("likeness", torch.zeros(config.substitutes, dtype=torch.uint8))
+        self.register_buffer("colours", torch.zeros(config.hands, dtype=torch.uint8))
         self.register_buffer("flat", torch.zeros(config.flat_bytes, dtype=torch.uint8))
         self.register_buffer("flat_ends", torch.zeros(config.flat, dtype=torch.int32))
         self.register_buffer("flat_drawings", torch.zeros(config.flat, dtype=torch.int16))
@@ -110,7 +113,7 @@ class Memory(nn.Module):
         """Keep files of :func:`pigeon_cli.models.flat_pictures.pack_flat`, by drawings."""
         self.flat_drawings.copy_(torch.tensor(list(pictures), dtype=torch.int16))
         self.flat_ends.copy_(torch.tensor(list(itertools.accumulate(map(len, pictures.values()))), dtype=torch.int32))
-        self.flat.copy_(torch.frombuffer(bytearray(b"".join(pictures.values())), dtype=torch.uint8))
+        self.flat.copy_(torch.from_numpy(np.frombuffer(b"".join(pictures.values()), dtype=np.uint8).copy()))
 
     def key_of(self, lines: Tensor) -> Tensor:
         """Outlines [..., CELLS] to unit vectors [..., key_width] in float32."""

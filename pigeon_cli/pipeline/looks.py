@@ -55,8 +55,9 @@ def look_of(parts: Parts, memory: Memory, history: Sequence[Image.Image], lines:
 def in_look(
     drawn: Sequence[Image.Image], candidates: Sequence[Candidate], drawing: Image.Image, look: WornLook, grid: int
 ) -> list[Image.Image]:
-    """RGB images with the plain RGB ``drawing`` in ``look`` where the candidates' reference tokens are kept; the hidden
-    ones of the ``grid`` x ``grid`` patches fade into their neighbours."""
+    """RGB images with the plain RGB ``drawing`` in ``look`` over them, by the candidates' reference tokens: as it is
+    where they are kept, and where they are hidden the thinner the more of them are, so that nothing of it is seen
+    where all are. One token is one of ``grid`` x ``grid`` patches."""
     worn = look.wear(cut_out(pixels_of([drawing])))[0]
     masks = [candidate.reference_tokens for candidate in candidates]
     return [_over(image, worn, mask, grid) for image, mask in zip(drawn, masks, strict=True)]
@@ -65,7 +66,7 @@ def in_look(
 def _over(image: Image.Image, worn: Tensor, mask: TokenMask | None, grid: int) -> Image.Image:
     size = (image.height, image.width)
     kept = torch.ones(1, 1, grid, grid) if mask is None else kept_places([mask], grid**2).view(1, 1, grid, grid)
-    shares = functional.interpolate(kept, size, mode="bilinear")[0]
+    shares = functional.interpolate(kept + (1 - kept) * kept.mean(), size, mode="bilinear")[0]
     known = functional.interpolate(worn.unsqueeze(0), size, mode="bicubic", antialias=True)[0].clamp(0, 1)
     below = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
     mixed = torch.lerp(below, known, shares)

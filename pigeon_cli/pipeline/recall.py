@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pigeon_cli.core.errors import WeightsError
 from pigeon_cli.engine.residency import MEMORY, VAE, Parts
+from pigeon_cli.models.flat_pictures import smoothed_flat
 from pigeon_cli.models.memory import Memory
 from pigeon_cli.models.outlines import outlines
 from pigeon_cli.pipeline.asked import Asked
@@ -171,7 +172,9 @@ def picture_of(parts: Parts, memory: Memory, drawing: int) -> Image.Image:
     if flat is not None:
         return flat
     with parts.use(VAE) as vae:
-        return to_images(vae, memory.latents([drawing]))[0]
+        rough = to_images(vae, memory.latents([drawing]))[0]
+    colours = int(memory.colours[int(memory.hands[drawing])])
+    return smoothed_flat(rough, colours) if colours else rough
 
 
 def plain_drawings(memory: Memory, lines: Tensor) -> Tensor:

@@ -48,6 +48,8 @@ LEVELS, PATCH_SIDE = 7, 2
 """Of the quantizer that keeps the drawings: its codebooks, and the places of the latents in one vector, each way."""
 FLAT_COLOURS: Final = {"fluent-emoji-flat": 6, "fluent-emoji-high-contrast": 4, "emojione-monotone": 4}
 """Of the finishes that are also kept as pictures, by icon sets: shades of a border beside plain colours."""
+FLAT_HANDS, ROUGH_COLOURS = ("twemoji", "fluent-emoji-flat", "emojione"), 10
+"""Icon sets that hardly shade, and in how many colours their drawings are brought that the latents roughened."""
 PRICE: Final = 0.0055
 """Of an index, as a share of a patch's variance: an eighth fewer bytes for nearly the same pictures than if all levels
 were always told."""
@@ -133,6 +135,7 @@ def build_memory(
     memory.kinship.copy_(kin)
     memory.learn_substitutes(*instead)
     memory.learn_flat(flat)
+    memory.colours[[HANDS.index(name) for name in FLAT_HANDS]] = ROUGH_COLOURS
     _learn_hands(memory, batches, tokenizer, reader)
     save_part(folder.part("memory"), memory.state_dict())
     _write_list(folder, things, grouped(seen, "meaning"))

@@ -1,0 +1,78 @@
+"""Drawings cut out of their paper, flat pictures in few bytes, and a recalled drawing laid over what was drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pigeon_cli.core.records import Candidate, TokenMask
+from pigeon_cli.models.colour_maps import Unchanged
+from pigeon_cli.models.flat_pictures import few_colours, pack_flat, smoothed_flat, unpack_flat
+from pigeon_cli.models.worn_look import WornLook, cut_out
+from pigeon_cli.pipeline.looks import in_look
+from tests.small_memory import small_memory
+from tests.tiny_drawings import on_white, tiny_drawings
+
+
+def test_paper_is_cut_away_and_white_inside_is_not() -> None:
+    picture = torch.ones(1, 3, 128, 128)
+    picture[:, :, 20:60, 20:60] = torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1)
+    picture[:, :, 30:50, 30:50] = 1.0
+    cut = cut_out(picture)
+    assert float(cut[0, 3, 5, 5]) == 0 and float(cut[0, 3, 40, 40]) == 1
+    assert torch.allclose(cut[:, :3] + 1 - cut[:, 3:], picture, atol=1e-6)
+
+
+def test_blank_paper_and_no_paper() -> None:
+    assert float(cut_out(torch.ones(1, 3, 128, 128)).abs().max()) == 0
+    assert float(cut_out(torch.zeros(1, 3, 128, 128))[:, 3:].min()) == 1
+
+
+def test_a_look_of_nothing_leaves_drawings_on_white() -> None:
+    plain = on_white(tiny_drawings(2))
+    assert torch.allclose(WornLook(Unchanged()).wear(cut_out(plain)), plain, atol=1e-6)
+
+
+def test_flat_pictures_come_back() -> None:
+    plain = on_white(tiny_drawings(1))[0]
+    packed = pack_flat(plain, 6)
+    back = torch.from_numpy(np.array(unpack_flat(packed))).permute(2, 0, 1).float() / 255
+    assert len(packed) < 1000 and float((back - plain).abs().max()) < 0.01
+
+
+def test_a_memory_tells_flat_pictures_by_their_drawings() -> None:
+    files = {2: pack_flat(on_white(tiny_drawings(1))[0], 4), 1: pack_flat(torch.zeros(3, 8, 8), 2)}
+    memory = small_memory(1, 1, [(0, 0), (0, 1), (0, 2)], flat=files)
+    assert memory.flat_picture(0) is None
+    assert [getattr(memory.flat_picture(number), "size", None) for number in (1, 2)] == [(8, 8), (128, 128)]
+
+
+def test_a_rough_flat_picture_gets_few_colours() -> None:
+    rng = np.random.default_rng(0)
+    pixels = np.full((64, 64, 3), 240)
+    pixels[16:48, 16:48] = (200, 40, 30)
+    pixels += rng.integers(-9, 10, pixels.shape)
+    smooth = np.asarray(smoothed_flat(Image.fromarray(pixels.astype(np.uint8)), 2))
+    assert len(np.unique(smooth.reshape(-1, 3), axis=0)) == 2
+    assert abs(smooth[32, 32].astype(int) - (200, 40, 30)).max() < 6
+    assert few_colours(Image.new("RGB", (4, 4), "red"), 2).getpixel((0, 0)) == (255, 0, 0)
+
+
+def over(hidden: int, size: int = 128) -> np.ndarray:
+    """A black drawing over a white one, the first ``hidden`` of 16 patches of the reference hidden."""
+    mask = TokenMask(tuple(range(hidden, 16)), tuple(range(hidden)), patches=tuple(range(16)))
+    candidate = Candidate(0.0, 0, (), 16 - hidden, hidden, reference_tokens=mask)
+    drawn = [Image.new("RGB", (size, size), "white")]
+    return np.asarray(in_look(drawn, [candidate], Image.new("RGB", (128, 128)), WornLook(Unchanged()), 4)[0])
+
+
+@pytest.mark.parametrize("size", [128, 200])
+def test_what_is_seen_of_a_reference_lies_over_what_was_drawn(size: int) -> None:
+    assert over(0, size).max() == 0
+    assert over(16, size).min() == 255
+    half = over(8, size)
+    assert half[-1, -1].tolist() == [0, 0, 0]
+    # Hidden, as half of the reference is.
+    assert half[0, 0].tolist() == pytest.approx([128] * 3, abs=1)
