@@ -21,7 +21,7 @@ from pigeon_cli.training.data.sets import HANDS
 from pigeon_cli.training.finishes import worth_making
 from pigeon_cli.training.foretelling import KEPT, ForetellingNetwork, patch_width
 from pigeon_cli.training.frozen_reader import frozen, frozen_taste_reader
-from pigeon_cli.training.memory import CLEAREST, Drawing, build_memory, in_order, missing_finishes
+from pigeon_cli.training.memory import CLEAREST, FLAT_HANDS, Drawing, build_memory, in_order, missing_finishes
 from pigeon_cli.training.stages import frozen_tokenizer
 from pigeon_cli.training.stored_drawings import StoredDrawings
 from pigeon_cli.weights.checkpoint import load_part
@@ -182,6 +182,15 @@ def test_all_train_drawings_and_what_is_made_of_them_are_kept(
     assert float(error[~inverted.flatten()].mean()) < 0.1
     # Of the wrong thing they would be as far off as they vary.
     assert float(error.mean()) < 0.3
+    # Finishes in ink are kept as pictures too, in four colours.
+    made = inverted.flatten().nonzero()[:, 0].tolist()
+    assert memory.flat_drawings.tolist() == made
+    for number in made:
+        picture = memory.flat_picture(number)
+        assert picture is not None and len(picture.getcolors() or ()) <= 4
+        told = torch.from_numpy(np.array(picture)).permute(2, 0, 1) / 255
+        assert float((told - (1 - pictures[number])).abs().mean()) < 0.05
+    assert [HANDS[hand] for hand in memory.colours.nonzero()[:, 0].tolist()] == sorted(FLAT_HANDS, key=HANDS.index)
 
 
 def test_what_hands_lack_is_foretold_behind_what_was_drawn(
