@@ -30,7 +30,7 @@ for."""
 MOST_PICTURES: Final = 8
 """Of those, from which a look is read."""
 LARGEST_ERROR: Final = 0.2
-"""Of a look, as a share of what is drawn on the sheet, up to which it is taken: above it, the image generator draws it as
+"""Of a look, as a share of what is drawn on the sheet, up to which it is taken: above it, the image generator draws as
 well (20 of 328 valid requests), and better where all drawings have an outline, which no part of a look explains."""
 
 
