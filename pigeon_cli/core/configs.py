@@ -160,10 +160,10 @@ class MemoryConfig:
     """Drawings that stand in for those of other things that their hands never drew."""
     foretold: int = 0
     """The last of the drawings: what their hands never drew, as it was foretold from others' drawings."""
-    flat: int = 0
-    """Of the drawings, those that are also kept as pictures of few colours."""
-    flat_bytes: int = 0
-    """What these pictures take."""
+    pictured: int = 0
+    """Of the drawings, those that are kept as pictures."""
+    picture_bytes: int = 0
+    """What these take."""
 
     @property
     def patches(self) -> int:

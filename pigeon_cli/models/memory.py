@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pigeon_cli.core.configs import MemoryConfig
-from pigeon_cli.models.flat_pictures import unpack_flat
 from pigeon_cli.models.outlines import CELLS
+from pigeon_cli.models.small_pictures import unpack_picture
 
 ENTRIES: Final = 256
 """Of each codebook: an index is one byte."""
@@ -60,12 +60,12 @@ class Memory(nn.Module):
     """uint8 [substitutes]: how like the lacking drawing that one should be, in 255ths."""
     colours: Tensor
     """uint8 [hands]: in how many colours a flat hand's drawings are brought, which latents roughen; 0 of others."""
-    flat: Tensor
-    """uint8 [flat_bytes]: files of :mod:`pigeon_cli.models.flat_pictures`, one after another."""
-    flat_ends: Tensor
-    """int32 [flat]: where each ends."""
-    flat_drawings: Tensor
-    """int16 [flat]: of which drawings they are."""
+    pictures: Tensor
+    """uint8 [picture_bytes]: files of :mod:`pigeon_cli.models.small_pictures`, one after another."""
+    picture_ends: Tensor
+    """int32 [pictured]: where each ends."""
+    pictured: Tensor
+    """int16 [pictured]: of which drawings they are."""
 
     def __init__(self, config: MemoryConfig) -> None:
         super().__init__()
@@ -82,9 +82,9 @@ class Memory(nn.Module):
         self.register_buffer("substitutes", torch.zeros(config.substitutes, 3, dtype=torch.int16))
         self.register_buffer("likeness", torch.zeros(config.substitutes, dtype=torch.uint8))
         self.register_buffer("colours", torch.zeros(config.hands, dtype=torch.uint8))
-        self.register_buffer("flat", torch.zeros(config.flat_bytes, dtype=torch.uint8))
-        self.register_buffer("flat_ends", torch.zeros(config.flat, dtype=torch.int32))
-        self.register_buffer("flat_drawings", torch.zeros(config.flat, dtype=torch.int16))
+        self.register_buffer("pictures", torch.zeros(config.picture_bytes, dtype=torch.uint8))
+        self.register_buffer("picture_ends", torch.zeros(config.pictured, dtype=torch.int32))
+        self.register_buffer("pictured", torch.zeros(config.pictured, dtype=torch.int16))
         self.projection = nn.Linear(CELLS, config.key_width, bias=False)
         self.tells_hand = nn.Linear(config.taste_width, config.hands)
 
@@ -100,20 +100,20 @@ class Memory(nn.Module):
         patches = sum(book.float()[rows[:, level]] for level, book in enumerate(self.books))
         return from_patches(cast(Tensor, patches), self.config.patch_side)
 
-    def flat_picture(self, drawing: int) -> Image.Image | None:
-        """The RGB picture of a drawing that is kept as one; of what it shows, latents say less."""
-        rows = (self.flat_drawings == drawing).nonzero()[:, 0].tolist()
+    def picture(self, drawing: int) -> Image.Image | None:
+        """The RGB picture of a drawing that is kept as one; latents say less of it, or nothing."""
+        rows = (self.pictured == drawing).nonzero()[:, 0].tolist()
         if not rows:
             return None
-        end = int(self.flat_ends[rows[0]])
-        start = int(self.flat_ends[rows[0] - 1]) if rows[0] else 0
-        return unpack_flat(self.flat[start:end].cpu().numpy().tobytes())
+        end = int(self.picture_ends[rows[0]])
+        start = int(self.picture_ends[rows[0] - 1]) if rows[0] else 0
+        return unpack_picture(self.pictures[start:end].cpu().numpy().tobytes())
 
-    def learn_flat(self, pictures: Mapping[int, bytes]) -> None:
-        """Keep files of :func:`pigeon_cli.models.flat_pictures.pack_flat`, by drawings."""
-        self.flat_drawings.copy_(torch.tensor(list(pictures), dtype=torch.int16))
-        self.flat_ends.copy_(torch.tensor(list(itertools.accumulate(map(len, pictures.values()))), dtype=torch.int32))
-        self.flat.copy_(torch.from_numpy(np.frombuffer(b"".join(pictures.values()), dtype=np.uint8).copy()))
+    def learn_pictures(self, files: Mapping[int, bytes]) -> None:
+        """Keep files of :func:`pigeon_cli.models.small_pictures.pack_picture`, by drawings."""
+        self.pictured.copy_(torch.tensor(list(files), dtype=torch.int16))
+        self.picture_ends.copy_(torch.tensor(list(itertools.accumulate(map(len, files.values()))), dtype=torch.int32))
+        self.pictures.copy_(torch.from_numpy(np.frombuffer(b"".join(files.values()), dtype=np.uint8).copy()))
 
     def key_of(self, lines: Tensor) -> Tensor:
         """Outlines [..., CELLS] to unit vectors [..., key_width] in float32."""

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from pigeon_cli.core.errors import WeightsError
 from pigeon_cli.engine.residency import MEMORY, VAE, Parts
-from pigeon_cli.models.flat_pictures import smoothed_flat
 from pigeon_cli.models.memory import Memory
 from pigeon_cli.models.outlines import outlines
+from pigeon_cli.models.small_pictures import smoothed_flat
 from pigeon_cli.pipeline.asked import Asked
 from pigeon_cli.pipeline.decode import to_images
 from pigeon_cli.pipeline.looks import look_of, pixels_of
@@ -168,9 +168,9 @@ def drawing_alike(memory: Memory, thing: int, hands: Tensor | None) -> int | Non
 
 def picture_of(parts: Parts, memory: Memory, drawing: int) -> Image.Image:
     """The RGB picture of a drawing."""
-    flat = memory.flat_picture(drawing)
-    if flat is not None:
-        return flat
+    kept = memory.picture(drawing)
+    if kept is not None:
+        return kept
     with parts.use(VAE) as vae:
         rough = to_images(vae, memory.latents([drawing]))[0]
     colours = int(memory.colours[int(memory.hands[drawing])])

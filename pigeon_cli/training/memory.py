@@ -19,8 +19,8 @@ from torch.nn import functional
 from pigeon_cli.core.configs import MemoryConfig, TasteConfig
 from pigeon_cli.core.randomness import stream_seed
 from pigeon_cli.models.diffusion import build_vae, encode_latents
-from pigeon_cli.models.flat_pictures import pack_flat
 from pigeon_cli.models.memory import Memory, pack_indices, to_patches
+from pigeon_cli.models.small_pictures import pack_picture
 from pigeon_cli.models.taste import TasteReader
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
 from pigeon_cli.pipeline.recall import ALIKE, MEMORY_LIST, Remembered
@@ -46,8 +46,11 @@ CLEAREST: Final = (
 """The order of a thing's drawings by their icon sets, the plainest first: flat and in colours."""
 LEVELS, PATCH_SIDE = 7, 2
 """Of the quantizer that keeps the drawings: its codebooks, and the places of the latents in one vector, each way."""
-FLAT_COLOURS: Final = {"fluent-emoji-flat": 6, "fluent-emoji-high-contrast": 4, "emojione-monotone": 4}
-"""Of the finishes that are also kept as pictures, by icon sets: shades of a border beside plain colours."""
+COLOURS: Final = {
+    "twemoji": 8, "emojione": 8, "fluent-emoji-flat": 6, "fluent-emoji-high-contrast": 4, "emojione-monotone": 4
+}  # fmt: skip
+"""Of drawings that are kept as pictures, by icon sets that hardly shade: those of borders are among them. Finishes of
+these sets are, and what stands in for others, which is drawn by itself as they are."""
 FLAT_HANDS, ROUGH_COLOURS = ("twemoji", "fluent-emoji-flat", "emojione"), 10
 """Icon sets that hardly shade, and in how many colours their drawings are brought that the latents roughened."""
 PRICE: Final = 0.0055
@@ -103,7 +106,7 @@ def build_memory(
     drawings = in_order([*(Drawing(record, HANDS.index(record.set)) for record in seen), *missing_finishes(seen, kin)])
     # diffusers does not say what its classes can do.
     vae = frozen(cast(Any, build_vae(folder.spec.diffusion)), folder, "vae", batches.device)
-    latents, flat = _kept(vae, batches, drawings, finishes(kin))
+    latents, pictures = _kept(vae, batches, drawings, finishes(kin))
     numbers = {thing: number for number, thing in enumerate(things)}
     places = torch.tensor([(numbers[drawing.record.meaning], drawing.hand) for drawing in drawings])
     rows = {drawing.record.id: row for row, drawing in enumerate(drawings) if not drawing.is_made}
@@ -112,6 +115,7 @@ def build_memory(
     lacking[places[:, 0], places[:, 1]] = False
     drawn = DrawnThings(batches, seen, lines, HANDS)
     instead = substitutes(drawn, kin, lacking, ALIKE)
+    pictures |= _stand_ins(batches, drawings, places, instead[0])
     metric = pixel_metric(vae, latents, PATCH_SIDE)
     foretold = latents[:0]
     if network is not None:
@@ -122,8 +126,8 @@ def build_memory(
     books, packed = quantized(torch.cat([latents, foretold]), true, metric)
     config = MemoryConfig(
         len(places), LEVELS, latents.shape[1], latents.shape[2], PATCH_SIDE, len(packed), len(things), len(seen),
-        KEY_WIDTH, len(HANDS), cast(TasteConfig, folder.spec.taste).width, len(instead[0]), len(foretold), len(flat),
-        sum(map(len, flat.values())),
+        KEY_WIDTH, len(HANDS), cast(TasteConfig, folder.spec.taste).width, len(instead[0]), len(foretold),
+        len(pictures), sum(map(len, pictures.values())),
     )  # fmt: skip
     memory = Memory(config)
     memory.packed.copy_(torch.frombuffer(bytearray(packed), dtype=torch.uint8))
@@ -134,7 +138,7 @@ def build_memory(
     _learn_keys(memory, lines)
     memory.kinship.copy_(kin)
     memory.learn_substitutes(*instead)
-    memory.learn_flat(flat)
+    memory.learn_pictures(pictures)
     memory.colours[[HANDS.index(name) for name in FLAT_HANDS]] = ROUGH_COLOURS
     _learn_hands(memory, batches, tokenizer, reader)
     save_part(folder.part("memory"), memory.state_dict())
@@ -200,9 +204,9 @@ def _kept(
     vae: Any, batches: IconBatches, drawings: Sequence[Drawing], finish: Finish
 ) -> tuple[Tensor, dict[int, bytes]]:
     """Scaled latents float32 [drawings, c, h, w] on the CPU, and by their numbers the pictures of those finishes that
-    are of few colours; finishes are made a hand at a time."""
+    are of few colours, whose latents are those of blank paper; finishes are made a hand at a time."""
     found: dict[int, Tensor] = {}
-    flat: dict[int, bytes] = {}
+    files: dict[int, bytes] = {}
     groups: dict[int | None, list[int]] = {}
     for number, drawing in enumerate(drawings):
         groups.setdefault(drawing.hand if drawing.is_made else None, []).append(number)
@@ -211,11 +215,26 @@ def _kept(
             some = numbers[start : start + PICTURES]
             pictures = apply_look(PLAIN, batches.rgba([drawings[number].record for number in some]))
             pictures = pictures if hand is None else finish(pictures, hand)
+            if hand is not None and HANDS[hand] in COLOURS:
+                packed = [pack_picture(picture, COLOURS[HANDS[hand]]) for picture in pictures]
+                files |= dict(zip(some, packed, strict=True))
+                pictures = torch.ones_like(pictures)
             found.update(zip(some, encode_latents(vae, pictures).cpu(), strict=True))
-            colours = None if hand is None else FLAT_COLOURS.get(HANDS[hand])
-            if colours is not None:
-                flat |= {number: pack_flat(each, colours) for number, each in zip(some, pictures, strict=True)}
-    return torch.stack([found[number] for number in range(len(drawings))]), flat
+    return torch.stack([found[number] for number in range(len(drawings))]), files
+
+
+def _stand_ins(batches: IconBatches, drawings: Sequence[Drawing], places: Tensor, entries: Tensor) -> dict[int, bytes]:
+    """By their numbers the pictures of the drawings that stand in for others, by ``places`` [drawings, 2], things and
+    hands, and the ``entries`` of :func:`pigeon_cli.training.substitutes.substitutes`."""
+    numbers = {(thing, hand): number for number, (thing, hand) in enumerate(places.tolist())}
+    chosen = sorted({numbers[other, hand] for _, hand, other in entries.tolist()})
+    files: dict[int, bytes] = {}
+    for start in range(0, len(chosen), PICTURES):
+        some = chosen[start : start + PICTURES]
+        pictures = apply_look(PLAIN, batches.rgba([drawings[number].record for number in some]))
+        for number, picture in zip(some, pictures, strict=True):
+            files[number] = pack_picture(picture, COLOURS.get(drawings[number].record.set))
+    return files
 
 
 def _learn_keys(memory: Memory, lines: Tensor) -> None:

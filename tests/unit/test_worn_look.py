@@ -9,7 +9,7 @@ from PIL import Image
 
 from pigeon_cli.core.records import Candidate, TokenMask
 from pigeon_cli.models.colour_maps import Unchanged
-from pigeon_cli.models.flat_pictures import few_colours, pack_flat, smoothed_flat, unpack_flat
+from pigeon_cli.models.small_pictures import few_colours, pack_picture, smoothed_flat, unpack_picture
 from pigeon_cli.models.worn_look import WornLook, cut_out
 from pigeon_cli.pipeline.looks import in_look
 from tests.small_memory import small_memory
@@ -35,18 +35,25 @@ def test_a_look_of_nothing_leaves_drawings_on_white() -> None:
     assert torch.allclose(WornLook(Unchanged()).wear(cut_out(plain)), plain, atol=1e-6)
 
 
-def test_flat_pictures_come_back() -> None:
+def test_small_pictures_come_back() -> None:
     plain = on_white(tiny_drawings(1))[0]
-    packed = pack_flat(plain, 6)
-    back = torch.from_numpy(np.array(unpack_flat(packed))).permute(2, 0, 1).float() / 255
+    packed = pack_picture(plain, 6)
+    back = torch.from_numpy(np.array(unpack_picture(packed))).permute(2, 0, 1).float() / 255
     assert len(packed) < 1000 and float((back - plain).abs().max()) < 0.01
 
 
-def test_a_memory_tells_flat_pictures_by_their_drawings() -> None:
-    files = {2: pack_flat(on_white(tiny_drawings(1))[0], 4), 1: pack_flat(torch.zeros(3, 8, 8), 2)}
-    memory = small_memory(1, 1, [(0, 0), (0, 1), (0, 2)], flat=files)
-    assert memory.flat_picture(0) is None
-    assert [getattr(memory.flat_picture(number), "size", None) for number in (1, 2)] == [(8, 8), (128, 128)]
+def test_shaded_pictures_come_back_nearly() -> None:
+    shaded = torch.linspace(0, 1, 64).expand(3, 64, 64)
+    packed = pack_picture(shaded, None)
+    back = torch.from_numpy(np.array(unpack_picture(packed))).permute(2, 0, 1).float() / 255
+    assert len(packed) < 1000 and float((back - shaded).abs().mean()) < 0.02
+
+
+def test_a_memory_tells_small_pictures_by_their_drawings() -> None:
+    files = {2: pack_picture(on_white(tiny_drawings(1))[0], 4), 1: pack_picture(torch.zeros(3, 8, 8), 2)}
+    memory = small_memory(1, 1, [(0, 0), (0, 1), (0, 2)], pictures=files)
+    assert memory.picture(0) is None
+    assert [getattr(memory.picture(number), "size", None) for number in (1, 2)] == [(8, 8), (128, 128)]
 
 
 def test_a_rough_flat_picture_gets_few_colours() -> None:

@@ -1,4 +1,4 @@
-"""Pictures of few colours in few bytes, with sharp lines: latents roughen what is flat or in ink."""
+"""Pictures in few bytes, with sharper lines than as many bytes of latents: what is flat or in ink in few colours."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from torch import Tensor
 
 REFINED: Final = 3
 """Rounds of k-means on the colours that a median cut finds."""
+QUALITY: Final = 30
+"""Of what is shaded, as WebP counts it: some 850 bytes."""
 SPECKS: Final = 3
 """Pixels across of the median that takes specks off a rough picture."""
 
@@ -25,15 +27,18 @@ def smoothed_flat(picture: Image.Image, colours: int) -> Image.Image:
     return few_colours(picture.filter(ImageFilter.MedianFilter(SPECKS)), colours)
 
 
-def pack_flat(picture: Tensor, colours: int) -> bytes:
-    """An RGB picture float [3, S, S] in 0..1, in so many ``colours``, as a lossless WebP file."""
-    pixels = (picture * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+def pack_picture(picture: Tensor, colours: int | None) -> bytes:
+    """An RGB picture float [3, S, S] in 0..1 as a WebP file: in so many ``colours`` without loss, else with some."""
+    image = Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).cpu().numpy())
     packed = io.BytesIO()
-    few_colours(Image.fromarray(pixels), colours).save(packed, "WEBP", lossless=True, quality=100, method=6)
+    if colours is None:
+        image.save(packed, "WEBP", quality=QUALITY, method=6)
+    else:
+        few_colours(image, colours).save(packed, "WEBP", lossless=True, quality=100, method=6)
     return packed.getvalue()
 
 
-def unpack_flat(packed: bytes) -> Image.Image:
-    """The RGB picture of :func:`pack_flat`."""
+def unpack_picture(packed: bytes) -> Image.Image:
+    """The RGB picture of :func:`pack_picture`."""
     with Image.open(io.BytesIO(packed), formats=("WEBP",)) as image:
         return image.convert("RGB")
