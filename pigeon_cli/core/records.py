@@ -251,8 +251,8 @@ class RunReport:
     same, or one that the history's hand draws much like it."""
     reference_framing: Framing = AS_IT_WAS
     look: ReadLook | None = None
-    """In which the recalled drawing was put in the place of what the image generator drew of it; ``None`` where nothing
-    was."""
+    """In which the recalled drawing lies over what the image generator drew of it, as far as the reference is seen;
+    ``None`` where it does not."""
     history_tokens: tuple[TokenMask, ...] = ()
     """One per used history image, in their order; the same for every candidate."""
     outputs: tuple[OutputImage, ...] = ()

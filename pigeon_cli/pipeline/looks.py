@@ -1,8 +1,8 @@
 """What a history does to its drawings, done to the recalled drawing (image analogies: Hertzmann et al. 2001).
 
 Where the memory knows the plain drawings that liked pictures are of, the two tell a look much more exactly than an
-image generator of twelve million weights draws it, and the recalled drawing keeps its lines. What is hidden of the
-reference stays as it was drawn.
+image generator of twelve million weights draws it, and the recalled drawing keeps its lines. The more of the reference
+is hidden, the more of what was drawn shows through.
 """
 
 from __future__ import annotations

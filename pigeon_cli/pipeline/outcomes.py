@@ -40,7 +40,7 @@ class Outcome:
     same, or one that the history's hand draws much like it."""
     reference_framing: Framing = AS_IT_WAS
     look: ReadLook | None = None
-    """In which the recalled drawing was put in the place of what the image generator drew of it."""
+    """In which the recalled drawing lies over what the image generator drew of it; ``None`` where it does not."""
 
     @property
     def images(self) -> list[Image.Image]:
