@@ -21,6 +21,7 @@ from pigeon_cli.models.diffusion import (
     restore_latents,
     visible,
 )
+from pigeon_cli.pipeline.asked import Asked
 from pigeon_cli.pipeline.decode import seen_latents
 from pigeon_cli.pipeline.draw import draw
 from pigeon_cli.pipeline.session import Session
@@ -100,7 +101,8 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
 def drawn(session: Session, each: Candidate, reference: Image.Image | None) -> bytes:
     stream = torch.Generator().manual_seed(0)
     with torch.inference_mode():
-        return draw(session.parts, [each], [stream], resolve(session.model, {}), reference)[0].tobytes()
+        asked = None if reference is None else Asked((), reference, "", ())
+    return draw(session.parts, [each], [stream], resolve(session.model, {}), asked)[0].tobytes()
 
 
 def test_the_same_codes_are_drawn_after_what_is_seen_of_the_reference(session: Session) -> None:
