@@ -174,8 +174,12 @@ def _with_one(colours: Tensor) -> Tensor:
 
 def _hats(colours: Tensor) -> Tensor:
     """How near [N, KNOTS] the brightness of colours is to every knot: piecewise linear."""
-    places = colours @ colours.new_tensor(LUMINANCE) * (KNOTS - 1)
+    places = _brightness(colours) * (KNOTS - 1)
     return (1 - (places.unsqueeze(1) - torch.arange(KNOTS)).abs()).clamp_min(0)
+
+
+def _brightness(colours: Tensor) -> Tensor:
+    return colours @ colours.new_tensor(LUMINANCE)
 
 
 def _bends() -> Tensor:
@@ -185,6 +189,6 @@ def _bends() -> Tensor:
 
 
 def _cut(colours: Tensor, count: int, saturation: float) -> Tensor:
-    light = (colours @ colours.new_tensor(LUMINANCE)).unsqueeze(1)
+    light = _brightness(colours).unsqueeze(1)
     strong = (light + (colours - light) * saturation).clamp(0, 1)
     return (strong * count).floor().clamp_max(count - 1) / (count - 1)

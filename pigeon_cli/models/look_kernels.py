@@ -127,10 +127,27 @@ def blurred(image: torch.Tensor, radius: float) -> torch.Tensor:
     As two products with a band matrix: on a CPU many times faster than a convolution over single channels.
     """
     side = image.shape[2]
-    places = torch.arange(side, device=image.device, dtype=torch.float32)
-    band = torch.exp(-((places[:, None] - places[None]) ** 2) / (2 * (radius * side) ** 2))
-    band = band / (radius * side * math.sqrt(2 * math.pi))
+    band = _band(side, radius * side, image.device) / (radius * side * math.sqrt(2 * math.pi))
     return band @ image @ band.T
+
+
+def mixed(image: torch.Tensor, pixels: float) -> torch.Tensor:
+    """Blurred by so few ``pixels`` that what a pixel gets of its neighbours must be made to sum up to one."""
+    band = _band(image.shape[2], pixels, image.device)
+    band = band / band.sum(1, keepdim=True)
+    return band @ image @ band.T
+
+
+def _band(side: int, pixels: float, device: torch.device) -> torch.Tensor:
+    """How much a pixel counts in another's Gaussian mean, [side, side], the middle one 1."""
+    places = torch.arange(side, device=device, dtype=torch.float32)
+    return torch.exp(-((places[:, None] - places[None]) ** 2) / (2 * pixels**2))
+
+
+def beside(marked: torch.Tensor) -> torch.Tensor:
+    """The largest of a pixel and the four beside it, [B, 1, S, S]."""
+    across = functional.max_pool2d(marked, (1, 3), stride=1, padding=(0, 1))
+    return torch.maximum(across, functional.max_pool2d(marked, (3, 1), stride=1, padding=(1, 0)))
 
 
 def softness(image: torch.Tensor, radius: float) -> torch.Tensor:
@@ -138,8 +155,7 @@ def softness(image: torch.Tensor, radius: float) -> torch.Tensor:
     return blurred(image, radius)
 
 
-def over(front: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
-    """``front`` laid on ``back``."""
+def _over(front: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
     return front + back * (1 - front[:, 3:])
 
 
@@ -154,8 +170,8 @@ def shadow(
     """A soft shadow, moved by ``shift`` (right, down)."""
     image = _shrunk(image)
     height, width = image.shape[2:]
-    moved = torch.roll(image[:, 3:], (round(shift[1] * height), round(shift[0] * width)), dims=(2, 3))
-    return over(image, premultiplied(_column(colour, image), blurred(moved, blur) * opacity))
+    shifted = torch.roll(image[:, 3:], (round(shift[1] * height), round(shift[0] * width)), dims=(2, 3))
+    return _over(image, premultiplied(_column(colour, image), blurred(shifted, blur) * opacity))
 
 
 def outline(image: torch.Tensor, colour: Sequence[float], width: float) -> torch.Tensor:
@@ -165,11 +181,8 @@ def outline(image: torch.Tensor, colour: Sequence[float], width: float) -> torch
     # A square and a diamond dilation, alternating, come close to a disc.
     grown = image[:, 3:]
     for step in range(reach):
-        square = step % 3 == 0
-        across = functional.max_pool2d(grown, (1, 3), stride=1, padding=(0, 1))
-        down = functional.max_pool2d(across if square else grown, (3, 1), stride=1, padding=(1, 0))
-        grown = down if square else torch.maximum(across, down)
-    return over(image, premultiplied(_column(colour, image), grown))
+        grown = beside(grown) if step % 3 else functional.max_pool2d(grown, 3, stride=1, padding=1)
+    return _over(image, premultiplied(_column(colour, image), grown))
 
 
 def background(image: torch.Tensor, colour: Sequence[float], second: Sequence[float], angle: float) -> torch.Tensor:
@@ -179,4 +192,4 @@ def background(image: torch.Tensor, colour: Sequence[float], second: Sequence[fl
     down = torch.linspace(-1, 1, height, device=image.device).view(1, 1, -1, 1) * math.sin(math.radians(angle))
     share = ((across + down) / 2 + 0.5).clamp(0, 1)
     sheet = torch.lerp(_column(colour, image), _column(second, image), share)
-    return over(image, torch.cat([sheet, torch.ones_like(share)], dim=1))
+    return _over(image, torch.cat([sheet, torch.ones_like(share)], dim=1))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from typing import Final
 
 import torch
@@ -18,7 +19,7 @@ from torch.nn import functional
 from pigeon_cli.models import look_kernels as kernels
 from pigeon_cli.models.colour_maps import ColourPairs, read_colour_map
 from pigeon_cli.models.look_pose import FINER, around, find_pose
-from pigeon_cli.models.worn_look import Shadow, WornLook, beside, placed, slopes
+from pigeon_cli.models.worn_look import Shadow, WornLook, placed, slopes
 
 AROUND: Final = 13
 """Pixels around a drawing that may be its shadow's."""
@@ -66,11 +67,14 @@ def read_look(drawings: Tensor, liked: Tensor) -> WornLook | None:
             return None
         look = again[0]
     look = _with_shadow(_with_grain(look, drawings, liked), drawings, liked)
+    error = math.inf
     for degrees, size in ((1, FINER[0][1]), FINER[1]):
         poses = around((look.degrees, look.scale), degrees, size)
-        look = _best([dataclasses.replace(look, degrees=turn, scale=scale) for turn, scale in poses], drawings, liked)
+        error, look = _best(
+            [dataclasses.replace(look, degrees=turn, scale=scale) for turn, scale in poses], drawings, liked
+        )
     drawn = float((liked - look.behind(liked)).abs().mean())
-    return dataclasses.replace(look, error=_error(look, drawings, liked) / max(drawn, 1e-3))
+    return dataclasses.replace(look, error=error / max(drawn, 1e-3))
 
 
 def _plainest(drawings: Tensor, liked: Tensor) -> tuple[WornLook, Tensor] | None:
@@ -98,7 +102,7 @@ def _inside(alpha: Tensor) -> Tensor:
     """Bool [B, 1, S, S]: what is not at a drawing's border."""
     outside = (alpha <= INSIDE).float()
     for _ in range(INSIDE_STEPS):
-        outside = beside(outside)
+        outside = kernels.beside(outside)
     return outside == 0
 
 
@@ -131,8 +135,8 @@ def _with_grain(look: WornLook, drawings: Tensor, liked: Tensor) -> WornLook:
     if cells is not None:
         return dataclasses.replace(look, cells=cells)
     soft = [dataclasses.replace(look, softness=radius / SIDE) for radius in SOFTNESS]
-    best = _best(soft, drawings, liked)
-    return best if _error(best, drawings, liked) < GAIN * _error(look, drawings, liked) else look
+    error, best = _best(soft, drawings, liked)
+    return best if error < GAIN * _error(look, drawings, liked) else look
 
 
 def _cells(liked: Tensor) -> int | None:
@@ -153,10 +157,11 @@ def _with_shadow(look: WornLook, drawings: Tensor, liked: Tensor) -> WornLook:
     unexplained = float(left.square().sum())
     shadows = []
     for right, down, radius in itertools.product(SHIFTS_RIGHT, SHIFTS_DOWN, SHADOW_RADII):
-        cover = Shadow(right, down, radius / SIDE, torch.zeros(3)).cover(alpha) * (1 - alpha)
+        shadow = Shadow(right, down, radius / SIDE, torch.zeros(3))
+        cover = shadow.cover(alpha) * (1 - alpha)
         weight = cover.square().sum().clamp_min(1e-6)
         darkness = (cover * left).sum((0, 2, 3)) / weight
-        shadows.append((float(darkness.square().sum() * weight), Shadow(right, down, radius / SIDE, darkness)))
+        shadows.append((float(darkness.square().sum() * weight), dataclasses.replace(shadow, darkness=darkness)))
     explained, best = max(shadows, key=lambda one: one[0])
     if unexplained - explained > SHADOW_SHARE * unexplained or float(best.darkness.abs().max()) < LEAST_DARKNESS:
         return look
@@ -164,9 +169,9 @@ def _with_shadow(look: WornLook, drawings: Tensor, liked: Tensor) -> WornLook:
     return shaded if _error(shaded, drawings, liked) < GAIN * _error(look, drawings, liked) else look
 
 
-def _best(looks: list[WornLook], drawings: Tensor, liked: Tensor) -> WornLook:
-    """The look of the least error, of equals the first."""
-    return min(looks, key=lambda look: _error(look, drawings, liked))
+def _best(looks: list[WornLook], drawings: Tensor, liked: Tensor) -> tuple[float, WornLook]:
+    """The least error and the look that has it, of equals the first."""
+    return min(((_error(look, drawings, liked), look) for look in looks), key=lambda one: one[0])
 
 
 def _error(look: WornLook, drawings: Tensor, liked: Tensor) -> float:

@@ -21,9 +21,19 @@ def outlines(images: Tensor) -> Tensor:
     Thick and thin, coloured and black lines at the same places agree; their dot product is a correlation. A picture
     without lines gives zeros.
     """
+    # A line may lie a little beside the other's.
+    widened = functional.avg_pool2d(line_strength(images), 5, stride=1, padding=2)
+    return centred(functional.adaptive_avg_pool2d(widened, SIDE))
+
+
+def line_strength(images: Tensor) -> Tensor:
+    """How strong a line is where, [B, 1, S - 1, S - 1], in RGB pictures [B, 3, S, S]; 1 is a picture's mean."""
     across, down = images.diff(dim=3).abs().mean(1)[:, :-1], images.diff(dim=2).abs().mean(1)[:, :, :-1]
     lines = across + down
-    lines = (lines / lines.mean((1, 2), keepdim=True).clamp_min(1e-6)).clamp(max=STRONGEST).unsqueeze(1)
-    # A line may lie a little beside the other's.
-    pooled = functional.adaptive_avg_pool2d(functional.avg_pool2d(lines, 5, stride=1, padding=2), SIDE).flatten(1)
-    return functional.normalize(pooled - pooled.mean(1, keepdim=True), dim=1)
+    return (lines / lines.mean((1, 2), keepdim=True).clamp_min(1e-6)).clamp(max=STRONGEST).unsqueeze(1)
+
+
+def centred(maps: Tensor) -> Tensor:
+    """Maps [B, 1, h, w] as unit vectors [B, h w] about their means, whose dot products are correlations."""
+    flat = maps.flatten(1)
+    return functional.normalize(flat - flat.mean(1, keepdim=True), dim=1)

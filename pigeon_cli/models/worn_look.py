@@ -101,16 +101,8 @@ def placed(drawings: Tensor, degrees: int, scale: float) -> Tensor:
     if not degrees and scale == 1.0:
         return drawings
     if scale < SHRUNK:
-        drawings = _mixed(drawings, math.sqrt(1 / scale**2 - 1) / 2)
+        drawings = kernels.mixed(drawings, math.sqrt(1 / scale**2 - 1) / 2)
     return kernels.moved(drawings, scale, degrees)
-
-
-def _mixed(images: Tensor, radius: float) -> Tensor:
-    """Blurred by so few pixels that what a pixel gets of its neighbours must be made to sum up to one."""
-    places = torch.arange(images.shape[-1], dtype=torch.float32)
-    band = torch.exp(-((places[:, None] - places[None]) ** 2) / (2 * radius**2))
-    band = band / band.sum(1, keepdim=True)
-    return band @ images @ band.T
 
 
 def cut_out(pictures: Tensor) -> Tensor:
@@ -121,16 +113,10 @@ def cut_out(pictures: Tensor) -> Tensor:
     border = functional.pad(torch.zeros_like(light)[:, :, 1:-1, 1:-1], (1, 1, 1, 1), value=1.0)
     paper = light * border
     while True:
-        more = beside(paper) * light
+        more = kernels.beside(paper) * light
         if torch.equal(more, paper):
             break
         paper = more
     edge = ((1 - darkest) / EDGE).clamp(LEAST_EDGE, 1)
-    alpha = torch.where(beside(paper) > 0, edge, torch.ones_like(edge)) * (1 - paper)
+    alpha = torch.where(kernels.beside(paper) > 0, edge, torch.ones_like(edge)) * (1 - paper)
     return torch.cat([(pictures - (1 - alpha)).clamp(0, 1), alpha], dim=1)
-
-
-def beside(marked: Tensor) -> Tensor:
-    """0 or 1 [B, 1, S, S]: 1 where a pixel, or one of the four beside it, is."""
-    across = functional.max_pool2d(marked, (1, 3), stride=1, padding=(0, 1))
-    return torch.maximum(across, functional.max_pool2d(marked, (3, 1), stride=1, padding=(1, 0)))

@@ -12,7 +12,7 @@ from torch import Tensor
 from pigeon_cli.core.configs import ModelSpec
 from pigeon_cli.core.records import AS_IT_WAS, Framing
 from pigeon_cli.history.framing import framed_like
-from pigeon_cli.models.worn_look import WornLook
+from pigeon_cli.pipeline.looks import WornDrawing
 
 FOLLOW_REFERENCE: Final = "to have a reference image followed, give --ref IMG and --ref-mask 0"
 """Both options: a reference that was given may have been put aside, and words have no reference to follow."""
@@ -43,10 +43,8 @@ class Asked:
     """Whether that drawing is by the hand that drew the history, as far as can be told."""
     foretold: bool = False
     """Whether that hand never drew it, and the drawing is what it should be like."""
-    worn: WornLook | None = None
-    """The look that the history wears on what is known to be its plain drawings, where that explains it."""
-    drawing: Image.Image | None = None
-    """The recalled drawing that is to be seen in that look."""
+    worn: WornDrawing | None = None
+    """That drawing in the history's look, where it was read."""
     by_other_hand: bool = False
     """Whether nothing else was known than a drawing by a hand that is not near to the history's."""
 

@@ -60,9 +60,9 @@ def draw(
         )
     with parts.use(VAE) as vae:
         images = to_images(vae, latents, at_once)
-    if asked is None or asked.worn is None or asked.drawing is None:
+    if asked is None or asked.worn is None:
         return images
-    return in_look(images, candidates, asked.drawing, asked.worn, parts.model.spec.tokenizer.grid)
+    return in_look(images, candidates, asked.worn, parts.model.spec.tokenizer.grid)
 
 
 def _seen(parts: Parts, candidates: Sequence[Candidate], reference: Image.Image) -> Tensor | None:

@@ -8,6 +8,7 @@ is hidden, the more of what was drawn shows through.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -39,9 +40,17 @@ def pixels_of(pictures: Sequence[Image.Image]) -> Tensor:
     return torch.stack([torch.from_numpy(to_shares(picture, SIDE)) for picture in pictures])
 
 
-def look_of(parts: Parts, memory: Memory, history: Sequence[Image.Image], lines: Tensor, hand: int) -> WornLook | None:
-    """The look of a history drawn by ``hand``, whose pictures have the outlines ``lines`` [pictures, CELLS]; ``None``
-    where the memory knows none of their plain drawings, or no look explains them."""
+@dataclass(frozen=True)
+class WornDrawing:
+    """A plain RGB drawing, and the look in which it is to be seen."""
+
+    drawing: Image.Image
+    look: WornLook
+
+
+def look_of(parts: Parts, memory: Memory, pixels: Tensor, lines: Tensor, hand: int) -> WornLook | None:
+    """The look of a history drawn by ``hand``, by :func:`pixels_of` its pictures and their outlines ``lines``
+    [pictures, CELLS]; ``None`` where the memory knows none of their plain drawings, or no look explains them."""
     drawings, agreement = memory.alike(lines, hand)
     known = [place for place in agreement.argsort(descending=True).tolist() if float(agreement[place]) >= LEAST_ALIKE]
     known = sorted(known[:MOST_PICTURES])
@@ -49,26 +58,26 @@ def look_of(parts: Parts, memory: Memory, history: Sequence[Image.Image], lines:
         return None
     with parts.use(VAE) as vae:
         plain = to_images(vae, memory.latents([int(drawings[place]) for place in known]), 1)
-    look = read_look(cut_out(pixels_of(plain)), pixels_of([history[place] for place in known]))
+    look = read_look(cut_out(pixels_of(plain)), pixels[known])
     return look if look is not None and look.error <= LARGEST_ERROR else None
 
 
 def in_look(
-    drawn: Sequence[Image.Image], candidates: Sequence[Candidate], drawing: Image.Image, look: WornLook, grid: int
+    drawn: Sequence[Image.Image], candidates: Sequence[Candidate], worn: WornDrawing, grid: int
 ) -> list[Image.Image]:
-    """RGB images with the plain RGB ``drawing`` in ``look`` over them, by the candidates' reference tokens: as it is
-    where they are kept, and where they are hidden the thinner the more of them are, so that nothing of it is seen
-    where all are. One token is one of ``grid`` x ``grid`` patches."""
-    worn = look.wear(cut_out(pixels_of([drawing])))[0]
+    """RGB images with the ``worn`` drawing over them, by the candidates' reference tokens: as it is where they are
+    kept, and where they are hidden the thinner the more of them are, so that nothing of it is seen where all are. One
+    token is one of ``grid`` x ``grid`` patches."""
+    above = worn.look.wear(cut_out(pixels_of([worn.drawing])))[0]
     masks = [candidate.reference_tokens for candidate in candidates]
-    return [_over(image, worn, mask, grid) for image, mask in zip(drawn, masks, strict=True)]
+    return [_over(image, above, mask, grid) for image, mask in zip(drawn, masks, strict=True)]
 
 
-def _over(image: Image.Image, worn: Tensor, mask: TokenMask | None, grid: int) -> Image.Image:
+def _over(image: Image.Image, above: Tensor, mask: TokenMask | None, grid: int) -> Image.Image:
     size = (image.height, image.width)
     kept = torch.ones(1, 1, grid, grid) if mask is None else kept_places([mask], grid**2).view(1, 1, grid, grid)
     shares = functional.interpolate(kept + (1 - kept) * kept.mean(), size, mode="bilinear")[0]
-    known = functional.interpolate(worn.unsqueeze(0), size, mode="bicubic", antialias=True)[0].clamp(0, 1)
+    known = functional.interpolate(above.unsqueeze(0), size, mode="bicubic", antialias=True)[0].clamp(0, 1)
     below = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
     mixed = torch.lerp(below, known, shares)
     return Image.fromarray((mixed * 255).round().byte().permute(1, 2, 0).numpy())

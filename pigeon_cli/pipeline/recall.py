@@ -25,7 +25,7 @@ from pigeon_cli.models.outlines import outlines
 from pigeon_cli.models.small_pictures import smoothed_flat
 from pigeon_cli.pipeline.asked import Asked
 from pigeon_cli.pipeline.decode import to_images
-from pigeon_cli.pipeline.looks import look_of, pixels_of
+from pigeon_cli.pipeline.looks import WornDrawing, look_of, pixels_of
 from pigeon_cli.pipeline.settings import Settings
 from pigeon_cli.pipeline.stages import Stages
 from pigeon_cli.pipeline.taste import read_tastes
@@ -196,18 +196,20 @@ def recall(
     if parts.model.spec.memory is None:
         return asked
     with stages("recall", 1), parts.use(MEMORY) as memory:
-        lines, degrees = upright_lines(memory, pixels_of(asked.history).to(memory.centre.device))
+        pixels = pixels_of(asked.history)
+        lines, degrees = upright_lines(memory, pixels.to(memory.centre.device))
         asked = replace(asked, turned=degrees)
         if parts.model.spec.diffusion.history_plain:
             asked = replace(asked, plain=plain_drawings(memory, lines))
         if asked.reference is not None and not any(settings.dials):
             return asked
-        return _recalled(asked, parts, things, memory, lines, draws)
+        return _recalled(asked, parts, things, memory, lines, pixels if draws else None)
 
 
 def _recalled(
-    asked: Asked, parts: Parts, things: Sequence[Remembered], memory: Memory, lines: Tensor, draws: bool
+    asked: Asked, parts: Parts, things: Sequence[Remembered], memory: Memory, lines: Tensor, pixels: Tensor | None
 ) -> Asked:
+    """``lines`` and ``pixels`` are those of the history; without the latter no look is read."""
     wish, named = asked.reference, named_thing(things, asked.words)
     thing = named if wish is None else seen_thing(memory, wish, named)
     if thing is None:
@@ -227,12 +229,13 @@ def _recalled(
     picture = picture_of(parts, memory, drawing)
     by_own_hand = hands is not None and int(hands.argmax()) == int(memory.hands[drawing])
     label, foretold = things[int(memory.things[drawing])].label, memory.is_foretold(drawing)
-    worn = look_of(parts, memory, asked.history, lines, int(memory.hands[drawing])) if by_own_hand and draws else None
+    look = None
+    if by_own_hand and pixels is not None:
+        look = look_of(parts, memory, pixels, lines, int(memory.hands[drawing]))
     return replace(
         asked,
         reference=picture,
-        worn=worn,
-        drawing=picture,
+        worn=None if look is None else WornDrawing(picture, look),
         recalled=label,
         by_own_hand=by_own_hand,
         foretold=foretold,

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import os
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, cast
 
@@ -211,9 +211,7 @@ def _kept(
     for number, drawing in enumerate(drawings):
         groups.setdefault(drawing.hand if drawing.is_made else None, []).append(number)
     for hand, numbers in groups.items():
-        for start in range(0, len(numbers), PICTURES):
-            some = numbers[start : start + PICTURES]
-            pictures = apply_look(PLAIN, batches.rgba([drawings[number].record for number in some]))
+        for some, pictures in _plain_pictures(batches, drawings, numbers):
             pictures = pictures if hand is None else finish(pictures, hand)
             if hand is not None and HANDS[hand] in COLOURS:
                 packed = [pack_picture(picture, COLOURS[HANDS[hand]]) for picture in pictures]
@@ -229,12 +227,19 @@ def _stand_ins(batches: IconBatches, drawings: Sequence[Drawing], places: Tensor
     numbers = {(thing, hand): number for number, (thing, hand) in enumerate(places.tolist())}
     chosen = sorted({numbers[other, hand] for _, hand, other in entries.tolist()})
     files: dict[int, bytes] = {}
-    for start in range(0, len(chosen), PICTURES):
-        some = chosen[start : start + PICTURES]
-        pictures = apply_look(PLAIN, batches.rgba([drawings[number].record for number in some]))
+    for some, pictures in _plain_pictures(batches, drawings, chosen):
         for number, picture in zip(some, pictures, strict=True):
             files[number] = pack_picture(picture, COLOURS.get(drawings[number].record.set))
     return files
+
+
+def _plain_pictures(
+    batches: IconBatches, drawings: Sequence[Drawing], numbers: Sequence[int]
+) -> Iterator[tuple[Sequence[int], Tensor]]:
+    """A few of ``numbers`` at a time, and the plain pictures [B, 3, S, S] in 0..1 of those drawings' records."""
+    for start in range(0, len(numbers), PICTURES):
+        some = numbers[start : start + PICTURES]
+        yield some, apply_look(PLAIN, batches.rgba([drawings[number].record for number in some]))
 
 
 def _learn_keys(memory: Memory, lines: Tensor) -> None:

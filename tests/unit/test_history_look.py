@@ -17,7 +17,7 @@ from pigeon_cli.models.outlines import outlines
 from pigeon_cli.models.worn_look import WornLook
 from pigeon_cli.pipeline import looks
 from pigeon_cli.training.data.looks import Look, apply_look
-from tests.small_memory import small_memory
+from tests.small_memory import knowing
 from tests.tiny_drawings import on_white, tiny_drawings
 
 HAND, OTHER_HAND = 0, 1
@@ -41,12 +41,7 @@ def images(pictures: Tensor) -> list[Image.Image]:
 def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
     """Of eight drawings by one hand, whose latents are their numbers and are decoded by these."""
     plain = on_white(tiny_drawings(8))
-    made = small_memory(8, 8, [(number, HAND) for number in range(8)])
-    torch.nn.init.orthogonal_(made.projection.weight)
-    lines = outlines(plain)
-    made.centre.copy_(lines.mean(0))
-    made.learn_keys(lines)
-    made.key_drawings.copy_(torch.arange(8))
+    made = knowing(plain)
     monkeypatch.setattr(made, "latents", lambda drawings: torch.tensor(drawings))
 
     def decode(vae: object, latents: Tensor, at_once: int) -> Sequence[Image.Image]:
@@ -57,7 +52,7 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Memory:
 
 
 def read(memory: Memory, look: Look, hand: int = HAND, count: int = 4) -> WornLook | None:
-    history = images(apply_look(look, tiny_drawings(8)[:count]))
+    history = looks.pixels_of(images(apply_look(look, tiny_drawings(8)[:count])))
     lines = outlines(looks.pixels_of(images(on_white(tiny_drawings(8)[:count]))))
     return looks.look_of(cast(Any, NoParts()), memory, history, lines, hand)
 

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from pigeon_cli.models.look_kernels import margin, tilt
-from pigeon_cli.models.memory import Memory
 from pigeon_cli.models.outlines import outlines
 from pigeon_cli.pipeline.upright import put_back, upright_lines
-from tests.small_memory import small_memory
+from tests.small_memory import knowing
 
 
 def drawings(count: int) -> Tensor:
@@ -24,16 +23,6 @@ def drawings(count: int) -> Tensor:
                 torch.rand(3, 1, 1) / 2
             )
     return pictures
-
-
-def knowing(pictures: Tensor) -> Memory:
-    memory = small_memory(len(pictures), len(pictures), [(number, 0) for number in range(len(pictures))])
-    torch.nn.init.orthogonal_(memory.projection.weight)
-    lines = outlines(pictures)
-    memory.centre.copy_(lines.mean(0))
-    memory.learn_keys(lines)
-    memory.key_drawings.copy_(torch.arange(len(pictures)))
-    return memory
 
 
 def on_paper(pictures: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from pigeon_cli.core.records import Candidate, TokenMask
 from pigeon_cli.models.colour_maps import Unchanged
 from pigeon_cli.models.small_pictures import few_colours, pack_picture, smoothed_flat, unpack_picture
 from pigeon_cli.models.worn_look import WornLook, cut_out
-from pigeon_cli.pipeline.looks import in_look
+from pigeon_cli.pipeline.looks import WornDrawing, in_look
 from tests.small_memory import small_memory
 from tests.tiny_drawings import on_white, tiny_drawings
 
@@ -72,7 +72,8 @@ def over(hidden: int, size: int = 128) -> np.ndarray:
     mask = TokenMask(tuple(range(hidden, 16)), tuple(range(hidden)), patches=tuple(range(16)))
     candidate = Candidate(0.0, 0, (), 16 - hidden, hidden, reference_tokens=mask)
     drawn = [Image.new("RGB", (size, size), "white")]
-    return np.asarray(in_look(drawn, [candidate], Image.new("RGB", (128, 128)), WornLook(Unchanged()), 4)[0])
+    black = WornDrawing(Image.new("RGB", (128, 128)), WornLook(Unchanged()))
+    return np.asarray(in_look(drawn, [candidate], black, 4)[0])
 
 
 @pytest.mark.parametrize("size", [128, 200])
