@@ -181,7 +181,8 @@ class Memory(nn.Module):
         """Keep what stands in for what, int64 [substitutes, 3] as the buffer has it, and how like it should be, float 0
         to 1 [substitutes]."""
         self.substitutes.copy_(entries)
-        self.likeness.copy_((likeness * _LIKENESS_SCALE).round())
+        # Upwards, so that none falls below the least that may stand in.
+        self.likeness.copy_((likeness * _LIKENESS_SCALE).ceil())
 
     def substitute(self, thing: int, hand: int) -> tuple[int | None, float]:
         """The drawing by ``hand`` that stands in where it has none of ``thing``, and how like it should be, 0 to 1."""

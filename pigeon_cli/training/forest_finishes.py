@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.color import lab2rgb
-from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor
+from sklearn.ensemble import ExtraTreesClassifier, ExtraTreesRegressor, HistGradientBoostingRegressor
 from torch import Tensor
 
 from pigeon_cli.training.data.sets import ICON_SETS
@@ -46,13 +46,19 @@ FINER, SOFTENED = 4, 2.5
 PLACE_TREES, SHARE = 80, 0.4
 """Of the forests that are told of places, and the share of what is told among which a branch chooses."""
 SHOWN: Final = 400
-"""Places of each pair that these learn from."""
+"""Places of each pair that these learn from, where nothing else is said."""
 FAR, FAR_SHARE, NEAR, NEAR_SHARE = 6, 0.03, 3, 4.0
 """Paper further off what is drawn, in pixels, is seldom among them; places nearer to a border often are."""
 INK_FINER, INK_LEAF, ROUNDED = 2, 4, 1.2
 """Ink is told at so many times the size; the fewest places of a leaf; the blur that takes specks away."""
-SHADE_LEAF, SHADE_REACHES = 3, 3
-"""The fewest places of a leaf; how many pixels off what is drawn a sibling's drawing may still be changed."""
+SHADE_SHOWN, SHADE_LEAVES, SHADE_LEAF, SHADE_RATE = 1000, 63, 40, 0.08
+"""Places of each pair that shading is learned from, the most leaves of a tree, the fewest places of one, and what a
+tree adds to those before."""
+SHADE_TREES, SHADE_RIDGE = 400, 1.0
+SHADE_SPREAD: Final = 1.25
+"""Times what trees say is added: they say the mean of what may be, which is paler than any drawing."""
+SHADE_REACHES: Final = 1
+"""How many pixels off what is drawn a sibling's drawing may still be changed; with three, it wears a pale rim."""
 
 
 class ForestFinisher(ABC):
@@ -122,16 +128,22 @@ class ShadedFinisher(ForestFinisher):
 
     def __init__(self, siblings: Sequence[Tensor], own: Sequence[Tensor]) -> None:
         told, wanted = [], []
-        for places, answer, chosen in _shown(siblings, own, 1):
+        for places, answer, chosen in _shown(siblings, own, 1, SHADE_SHOWN):
             told.append(places.told[chosen])
             wanted.append((lab(answer) - places.colours).reshape(-1, 3)[chosen])
-        self.forest = ExtraTreesRegressor(PLACE_TREES, min_samples_leaf=SHADE_LEAF, max_features=SHARE, random_state=0)
-        self.forest.fit(np.concatenate(told), np.concatenate(wanted))
+        self.channels = [
+            HistGradientBoostingRegressor(
+                learning_rate=SHADE_RATE, max_iter=SHADE_TREES, max_leaf_nodes=SHADE_LEAVES,
+                min_samples_leaf=SHADE_LEAF, l2_regularization=SHADE_RIDGE, random_state=0,
+            ).fit(np.concatenate(told), channel)
+            for channel in np.concatenate(wanted).T
+        ]  # fmt: skip
 
     def _finished(self, picture: Pixels) -> Numbers:
         places = Places(picture)
-        added = self.forest.predict(places.told).reshape(picture.shape)
-        finished: Numbers = lab2rgb(places.colours + added * (places.paper_off <= SHADE_REACHES)[..., None])
+        added = np.stack([channel.predict(places.told) for channel in self.channels], axis=-1).reshape(picture.shape)
+        reached = (places.paper_off <= SHADE_REACHES)[..., None]
+        finished: Numbers = lab2rgb(places.colours + SHADE_SPREAD * added * reached)
         return finished
 
 
@@ -147,15 +159,15 @@ def painted(chosen: Labels, palette: Numbers) -> Numbers:
 
 
 def _shown(
-    siblings: Sequence[Tensor], own: Sequence[Tensor], finer: int
+    siblings: Sequence[Tensor], own: Sequence[Tensor], finer: int, count: int = SHOWN
 ) -> Iterable[tuple[Places, Pixels, NDArray[np.int64]]]:
-    """Of each pair the sibling's places, the hand's own pixels, and the numbers of the places that are learned from."""
+    """Of each pair the sibling's places, the hand's own pixels, and the numbers of ``count`` places to learn from."""
     random = np.random.default_rng(0)
     for picture, answer in zip(pixels_of(siblings), pixels_of(own), strict=True):
         places = Places(picture, finer)
         weights = np.where(places.paper_off > FAR * finer, FAR_SHARE, 1.0)
         weights += (NEAR_SHARE - 1) * (places.off < NEAR * finer) * (places.paper_off <= FAR * finer)
-        yield places, answer, random.choice(weights.size, SHOWN, p=(weights / weights.sum()).ravel())
+        yield places, answer, random.choice(weights.size, count, p=(weights / weights.sum()).ravel())
 
 
 def _frequent_colours(pictures: Iterable[Pixels]) -> Numbers:

@@ -49,13 +49,16 @@ LEVELS, PATCH_SIDE = 7, 2
 COLOURS: Final = {
     "twemoji": 8, "emojione": 8, "fluent-emoji-flat": 6, "fluent-emoji-high-contrast": 4, "emojione-monotone": 4
 }  # fmt: skip
-"""Of drawings that are kept as pictures, by icon sets that hardly shade: those of borders are among them. Finishes of
-these sets are, and what stands in for others, which is drawn by itself as they are."""
+"""Of pictures that are kept, by icon sets that hardly shade: those of borders are among them. Finishes are kept as
+pictures, and what stands in for others, which is drawn by itself as they are."""
 FLAT_HANDS, ROUGH_COLOURS = ("twemoji", "fluent-emoji-flat", "emojione"), 10
 """Icon sets that hardly shade, and in how many colours their drawings are brought that the latents roughened."""
 PRICE: Final = 0.0055
 """Of an index, as a share of a patch's variance: an eighth fewer bytes for nearly the same pictures than if all levels
 were always told."""
+ROUGH_PRICE: Final = 0.06
+"""Of an index of what was foretold and is not sure, whose details are wrong as often as not: a third of the bytes, as
+often recognised."""
 INK_SHARE: Final = 0.5
 """What the agreement of lines counts where colours would have to be told from ink."""
 KEY_WIDTH: Final = 64
@@ -117,13 +120,15 @@ def build_memory(
     instead = substitutes(drawn, kin, lacking, ALIKE)
     pictures |= _stand_ins(batches, drawings, places, instead[0])
     metric = pixel_metric(vae, latents, PATCH_SIDE)
-    foretold = latents[:0]
+    foretold, sure = latents[:0], 0
     if network is not None:
+        lacking[tuple(instead[0][:, :2].T)] = False
         foretell = Foreteller(network, drawn_table(seen, drawn, kin))
-        foretold, lacked = foretell.surest(latents[of_records].to(batches.device), lacking.nonzero(), metric)
+        told_of = latents[of_records].to(batches.device)
+        foretold, lacked, sure = foretell.surest_first(told_of, lacking.nonzero(), metric)
         foretold, places = foretold.cpu(), torch.cat([places, lacked])
     true = [not drawing.is_made for drawing in drawings] + [False] * len(foretold)
-    books, packed = quantized(torch.cat([latents, foretold]), true, metric)
+    books, packed = quantized(torch.cat([latents, foretold]), true, metric, unsure=len(foretold) - sure)
     config = MemoryConfig(
         len(places), LEVELS, latents.shape[1], latents.shape[2], PATCH_SIDE, len(packed), len(things), len(seen),
         KEY_WIDTH, len(HANDS), cast(TasteConfig, folder.spec.taste).width, len(instead[0]), len(foretold),
@@ -169,14 +174,25 @@ def in_order(drawings: Iterable[Drawing]) -> list[Drawing]:
     return sorted(drawings, key=place)
 
 
-def quantized(latents: Tensor, true: Sequence[bool], metric: Tensor, levels: int = LEVELS) -> tuple[Tensor, bytes]:
-    """Codebooks fitted to those of latents [drawings, c, h, w] that are ``true``, and the packed indices of all.
+def quantized(
+    latents: Tensor, true: Sequence[bool], metric: Tensor, levels: int = LEVELS, unsure: int = 0
+) -> tuple[Tensor, bytes]:
+    """Codebooks fitted to those of latents [drawings, c, h, w] that are ``true``, and the packed indices of all; the
+    last ``unsure`` are told roughly.
 
     ``metric``: of :func:`pigeon_cli.training.pixel_metric.pixel_metric`.
     """
     patches = to_patches(latents, PATCH_SIDE)
     books = fit_books(patches[torch.tensor(true)].flatten(0, 1), levels, metric)
-    found = quantize(patches.flatten(0, 1), books, metric, PRICE * patches.shape[2])
+    parts = patches.split([len(patches) - unsure, unsure])
+    found = torch.cat(
+        [
+            quantize(part.flatten(0, 1), books, metric, price * patches.shape[2])
+            for part, price in zip(parts, (PRICE, ROUGH_PRICE), strict=True)
+            if len(part)
+        ],
+        dim=1,
+    )
     indices: NDArray[np.uint8] = found.unflatten(1, patches.shape[:2]).numpy()
     return books, pack_indices(indices.transpose(1, 0, 2))
 
@@ -203,8 +219,8 @@ def kinship(records: Sequence[IconRecord], lines: Tensor) -> Tensor:
 def _kept(
     vae: Any, batches: IconBatches, drawings: Sequence[Drawing], finish: Finish
 ) -> tuple[Tensor, dict[int, bytes]]:
-    """Scaled latents float32 [drawings, c, h, w] on the CPU, and by their numbers the pictures of those finishes that
-    are of few colours, whose latents are those of blank paper; finishes are made a hand at a time."""
+    """Scaled latents float32 [drawings, c, h, w] on the CPU, and by their numbers the pictures of the finishes, whose
+    latents are those of blank paper; finishes are made a hand at a time."""
     found: dict[int, Tensor] = {}
     files: dict[int, bytes] = {}
     groups: dict[int | None, list[int]] = {}
@@ -212,9 +228,9 @@ def _kept(
         groups.setdefault(drawing.hand if drawing.is_made else None, []).append(number)
     for hand, numbers in groups.items():
         for some, pictures in _plain_pictures(batches, drawings, numbers):
-            pictures = pictures if hand is None else finish(pictures, hand)
-            if hand is not None and HANDS[hand] in COLOURS:
-                packed = [pack_picture(picture, COLOURS[HANDS[hand]]) for picture in pictures]
+            if hand is not None:
+                finished = finish(pictures, hand)
+                packed = [pack_picture(picture, COLOURS.get(HANDS[hand])) for picture in finished]
                 files |= dict(zip(some, packed, strict=True))
                 pictures = torch.ones_like(pictures)
             found.update(zip(some, encode_latents(vae, pictures).cpu(), strict=True))

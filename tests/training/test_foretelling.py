@@ -18,8 +18,8 @@ from pigeon_cli.training.data.dataset import IconDataset, load_dataset
 from pigeon_cli.training.data.sets import HANDS
 from pigeon_cli.training.foretelling import (
     EXAMPLES,
-    KEPT,
     SHOWN,
+    SURE,
     DrawnTable,
     Foreteller,
     ForetellingNetwork,
@@ -143,7 +143,7 @@ def test_nothing_asked_is_nothing_foretold(task: ForetellTask, tiny: ModelFolder
     assert patched(task.plain).shape[1] == patch_width(tiny.spec.diffusion)
 
 
-def test_what_hangs_least_on_the_examples_is_kept(task: ForetellTask) -> None:
+def test_what_hangs_least_on_the_examples_is_sure(task: ForetellTask) -> None:
     class Copying(ForetellingNetwork):
         """Answers with the first example, so that what is foretold is as sure as the listed are alike."""
 
@@ -157,9 +157,10 @@ def test_what_hangs_least_on_the_examples_is_kept(task: ForetellTask) -> None:
     latents = torch.arange(float(count))[:, None, None, None].expand(-1, *task.plain.shape[1:])
     places = torch.stack([torch.arange(count).flip(0), torch.zeros(count, dtype=torch.int64)], dim=1)
     foreteller = Foreteller(Copying(patched(latents).shape[1]), DrawnTable(rows, listed))
-    kept, of = foreteller.surest(latents, places, torch.eye(patched(latents).shape[1]))
-    assert of[:, 0].tolist() == list(reversed(range(round(KEPT * count))))
-    assert torch.equal(kept, latents[:1].expand_as(kept))
+    foretold, of, sure = foreteller.surest_first(latents, places, torch.eye(patched(latents).shape[1]))
+    assert sure == round(SURE * count)
+    assert of[:, 0].tolist() == [*reversed(range(sure)), *reversed(range(sure, count))]
+    assert torch.equal(foretold, latents[:1].expand_as(foretold))
 
 
 def test_without_a_run_there_is_none(tiny: ModelFolder, tmp_path: Path) -> None:

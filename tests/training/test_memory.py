@@ -12,16 +12,24 @@ from torch import Tensor
 
 from pigeon_cli.engine.devices import choose_device
 from pigeon_cli.models.diffusion import build_vae, decode_latents, encode_latents
-from pigeon_cli.models.memory import Memory
+from pigeon_cli.models.memory import Memory, unpack_indices
 from pigeon_cli.training import memory as training_memory
 from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.data.dataset import IconDataset, IconRecord, load_dataset
 from pigeon_cli.training.data.looks import PLAIN, apply_look
 from pigeon_cli.training.data.sets import HANDS
 from pigeon_cli.training.finishes import worth_making
-from pigeon_cli.training.foretelling import KEPT, ForetellingNetwork, patch_width
+from pigeon_cli.training.foretelling import ForetellingNetwork, patch_width
 from pigeon_cli.training.frozen_reader import frozen, frozen_taste_reader
-from pigeon_cli.training.memory import CLEAREST, FLAT_HANDS, Drawing, build_memory, in_order, missing_finishes
+from pigeon_cli.training.memory import (
+    CLEAREST,
+    FLAT_HANDS,
+    Drawing,
+    build_memory,
+    in_order,
+    missing_finishes,
+    quantized,
+)
 from pigeon_cli.training.stages import frozen_tokenizer
 from pigeon_cli.training.stored_drawings import StoredDrawings
 from pigeon_cli.weights.checkpoint import load_part
@@ -211,7 +219,18 @@ def test_what_hands_lack_is_foretold_behind_what_was_drawn(
     assert len(set(kept)) == len(kept)
     assert kept[:count] == list(zip(drawn.things.tolist(), drawn.hands.tolist(), strict=True))
     assert [memory.is_foretold(number) for number in (count - 1, count)] == [False, True]
-    assert config.foretold == round(KEPT * (config.things * config.hands - count))
+    # All that hands lack, but for what their own drawings of other things stand in for.
+    stood_for = {(thing, hand) for thing, hand, _ in memory.substitutes.tolist()}
+    assert stood_for.isdisjoint(kept)
+    assert config.foretold == config.things * config.hands - count - len(stood_for)
+
+
+def test_what_is_not_sure_is_told_roughly() -> None:
+    levels, drawings = 4, torch.randn(20, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    twice = torch.cat([drawings, drawings[:2]])
+    _, packed = quantized(twice, [True] * 20 + [False] * 2, torch.eye(64), levels, unsure=2)
+    says_nothing = (unpack_indices(packed, levels, 64) == 0).mean((1, 2))
+    assert (says_nothing[20:] > says_nothing[:2]).all()
 
 
 def test_stored_drawings_are_what_the_memory_gives_back(dataset: IconDataset, folder: ModelFolder) -> None:
