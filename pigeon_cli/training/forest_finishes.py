@@ -1,7 +1,7 @@
-"""Drawings in another finish of the same lines, as forests learned them from pairs of siblings' drawings.
+"""Drawings in another finish of the same lines, as decision trees learned them from pairs of siblings' drawings.
 
 Networks that add what differs leave a trace of the sibling's shading in what should be flat, and grey where they are
-not sure of ink; so do UNets that draw anew. Forests that are told of regions and borders decide, learn in minutes from
+not sure of ink; so do UNets that draw anew. Trees that are told of regions and borders decide, learn in minutes from
 the few hundred pairs that there are, and leave lines where they are. What they make is for the memory; they are not
 shipped.
 """

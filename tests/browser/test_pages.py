@@ -89,8 +89,10 @@ STAYS = "window.dispatchEvent(new Event('beforeunload', {cancelable: true}))"
 
 
 def open_again(browser: Browser, page: Path, rater: str) -> None:
-    """Chromium keeps what pages store by another process, and on a busy machine tells the next page late."""
+    """Chromium keeps what pages store by another process. One that shows a page too early goes on with what it was told
+    then, so that each try needs a new one."""
     for _ in range(20):
+        browser.leave()
         browser.open(page)
         if browser.run("rater") == rater:
             return
