@@ -10,16 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pigeon_cli.core.configs import MemoryConfig, TasteConfig
 from pigeon_cli.core.randomness import stream_seed
 from pigeon_cli.models.diffusion import build_vae, encode_latents
-from pigeon_cli.models.memory import Memory, pack_indices, to_patches
+from pigeon_cli.models.memory import Memory
 from pigeon_cli.models.small_pictures import pack_picture
 from pigeon_cli.models.taste import TasteReader
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
@@ -33,7 +31,7 @@ from pigeon_cli.training.finishes import worth_making
 from pigeon_cli.training.foretelling import Foreteller, ForetellingNetwork, drawn_table
 from pigeon_cli.training.frozen_reader import frozen, tastes_of
 from pigeon_cli.training.pixel_metric import pixel_metric
-from pigeon_cli.training.residual_books import fit_books, quantize
+from pigeon_cli.training.quantized_drawings import LEVELS, PATCH_SIDE, quantized
 from pigeon_cli.training.substitutes import DrawnThings, substitutes
 from pigeon_cli.weights.checkpoint import save_part
 from pigeon_cli.weights.spec_file import change_spec
@@ -44,8 +42,6 @@ CLEAREST: Final = (
     "fluent-emoji-high-contrast",
 )  # fmt: skip
 """The order of a thing's drawings by their icon sets, the plainest first: flat and in colours."""
-LEVELS, PATCH_SIDE = 7, 2
-"""Of the quantizer that keeps the drawings: its codebooks, and the places of the latents in one vector, each way."""
 COLOURS: Final = {
     "twemoji": 8, "emojione": 8, "fluent-emoji-flat": 6, "fluent-emoji-high-contrast": 4, "emojione-monotone": 4
 }  # fmt: skip
@@ -53,12 +49,6 @@ COLOURS: Final = {
 pictures, and what stands in for others, which is drawn by itself as they are."""
 FLAT_HANDS, ROUGH_COLOURS = ("twemoji", "fluent-emoji-flat", "emojione"), 10
 """Icon sets that hardly shade, and in how many colours their drawings are brought that the latents roughened."""
-PRICE: Final = 0.0055
-"""Of an index, as a share of a patch's variance: an eighth fewer bytes for nearly the same pictures than if all levels
-were always told."""
-ROUGH_PRICE: Final = 0.06
-"""Of an index of what was foretold and is not sure, whose details are wrong as often as not: a third of the bytes, as
-often recognised."""
 INK_SHARE: Final = 0.5
 """What the agreement of lines counts where colours would have to be told from ink."""
 KEY_WIDTH: Final = 64
@@ -114,18 +104,17 @@ def build_memory(
     places = torch.tensor([(numbers[drawing.record.meaning], drawing.hand) for drawing in drawings])
     rows = {drawing.record.id: row for row, drawing in enumerate(drawings) if not drawing.is_made}
     of_records = torch.tensor([rows[record.id] for record in seen])
-    lacking = torch.ones(len(things), len(HANDS), dtype=torch.bool)
-    lacking[places[:, 0], places[:, 1]] = False
+    lacking = _others(places, len(things))
     drawn = DrawnThings(batches, seen, lines, HANDS)
     instead = substitutes(drawn, kin, lacking, ALIKE)
     pictures |= _stand_ins(batches, drawings, places, instead[0])
     metric = pixel_metric(vae, latents, PATCH_SIDE)
     foretold, sure = latents[:0], 0
     if network is not None:
-        lacking[tuple(instead[0][:, :2].T)] = False
         foretell = Foreteller(network, drawn_table(seen, drawn, kin))
+        unaided = lacking & _others(instead[0][:, :2], len(things))
         told_of = latents[of_records].to(batches.device)
-        foretold, lacked, sure = foretell.surest_first(told_of, lacking.nonzero(), metric)
+        foretold, lacked, sure = foretell.surest_first(told_of, unaided.nonzero(), metric)
         foretold, places = foretold.cpu(), torch.cat([places, lacked])
     true = [not drawing.is_made for drawing in drawings] + [False] * len(foretold)
     books, packed = quantized(torch.cat([latents, foretold]), true, metric, unsure=len(foretold) - sure)
@@ -174,29 +163,6 @@ def in_order(drawings: Iterable[Drawing]) -> list[Drawing]:
     return sorted(drawings, key=place)
 
 
-def quantized(
-    latents: Tensor, true: Sequence[bool], metric: Tensor, levels: int = LEVELS, unsure: int = 0
-) -> tuple[Tensor, bytes]:
-    """Codebooks fitted to those of latents [drawings, c, h, w] that are ``true``, and the packed indices of all; the
-    last ``unsure`` are told roughly.
-
-    ``metric``: of :func:`pigeon_cli.training.pixel_metric.pixel_metric`.
-    """
-    patches = to_patches(latents, PATCH_SIDE)
-    books = fit_books(patches[torch.tensor(true)].flatten(0, 1), levels, metric)
-    parts = patches.split([len(patches) - unsure, unsure])
-    found = torch.cat(
-        [
-            quantize(part.flatten(0, 1), books, metric, price * patches.shape[2])
-            for part, price in zip(parts, (PRICE, ROUGH_PRICE), strict=True)
-            if len(part)
-        ],
-        dim=1,
-    )
-    indices: NDArray[np.uint8] = found.unflatten(1, patches.shape[:2]).numpy()
-    return books, pack_indices(indices.transpose(1, 0, 2))
-
-
 def kinship(records: Sequence[IconRecord], lines: Tensor) -> Tensor:
     """Mean agreement [hands, hands] of outlines [records, N] over the meanings that two sets share; of a hand that has
     colours (rows) with drawings in ink alone (columns) a part of it.
@@ -213,6 +179,13 @@ def kinship(records: Sequence[IconRecord], lines: Tensor) -> Tensor:
     ink = torch.tensor([ICON_SETS[name].monochrome for name in HANDS])
     shares = torch.where(~ink.unsqueeze(1) & ink, INK_SHARE, 1.0)
     return (total / count.clamp_min(1) * shares).fill_diagonal_(1.0)
+
+
+def _others(places: Tensor, things: int) -> Tensor:
+    """Bool [things, hands]: all places but these, int64 [N, 2] of things and hands."""
+    others = torch.ones(things, len(HANDS), dtype=torch.bool)
+    others[tuple(places.T)] = False
+    return others
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from torch import Tensor
 from pigeon_cli.engine.devices import choose_device
 from pigeon_cli.models.diffusion import build_vae, decode_latents, encode_latents
 from pigeon_cli.models.memory import Memory, unpack_indices
-from pigeon_cli.training import memory as training_memory
+from pigeon_cli.training import quantized_drawings
 from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.data.dataset import IconDataset, IconRecord, load_dataset
 from pigeon_cli.training.data.looks import PLAIN, apply_look
@@ -28,8 +28,8 @@ from pigeon_cli.training.memory import (
     build_memory,
     in_order,
     missing_finishes,
-    quantized,
 )
+from pigeon_cli.training.quantized_drawings import quantized
 from pigeon_cli.training.stages import frozen_tokenizer
 from pigeon_cli.training.stored_drawings import StoredDrawings
 from pigeon_cli.weights.checkpoint import load_part
@@ -164,7 +164,7 @@ def test_all_train_drawings_and_what_is_made_of_them_are_kept(
     dataset: IconDataset, folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Which drawings are kept is asked here, not how roughly: all levels are told.
-    monkeypatch.setattr(training_memory, "PRICE", 0.0)
+    monkeypatch.setattr(quantized_drawings, "PRICE", 0.0)
     finish = Asked()
     memory = remember(folder, dataset, finish)
     train = dataset.by_split["train"]
@@ -209,7 +209,7 @@ def test_all_train_drawings_and_what_is_made_of_them_are_kept(
 def test_what_hands_lack_is_foretold_behind_what_was_drawn(
     dataset: IconDataset, folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_memory, "PRICE", 0.0)
+    monkeypatch.setattr(quantized_drawings, "PRICE", 0.0)
     drawn = remember(folder, dataset, Asked())
     memory = remember(folder, dataset, Asked(), ForetellingNetwork(patch_width(folder.spec.diffusion)).eval())
     config = memory.config
