@@ -55,6 +55,7 @@ SHADE_SHOWN, SHADE_LEAVES, SHADE_LEAF, SHADE_RATE = 1000, 63, 40, 0.08
 """Places of each pair that shading is learned from, the most leaves of a tree, the fewest places of one, and what a
 tree adds to those before."""
 SHADE_TREES, SHADE_RIDGE = 400, 1.0
+"""How many of these there are for each channel, and what large values of their leaves cost."""
 SHADE_SPREAD: Final = 1.25
 """Times what trees say is added: they say the mean of what may be, which is paler than any drawing."""
 SHADE_REACHES: Final = 1
@@ -131,11 +132,12 @@ class ShadedFinisher(ForestFinisher):
         for places, answer, chosen in _shown(siblings, own, 1, SHADE_SHOWN):
             told.append(places.told[chosen])
             wanted.append((lab(answer) - places.colours).reshape(-1, 3)[chosen])
+        features = np.concatenate(told)
         self.channels = [
             HistGradientBoostingRegressor(
                 learning_rate=SHADE_RATE, max_iter=SHADE_TREES, max_leaf_nodes=SHADE_LEAVES,
                 min_samples_leaf=SHADE_LEAF, l2_regularization=SHADE_RIDGE, random_state=0,
-            ).fit(np.concatenate(told), channel)
+            ).fit(features, channel)
             for channel in np.concatenate(wanted).T
         ]  # fmt: skip
 

@@ -202,9 +202,7 @@ def _kept(
     for hand, numbers in groups.items():
         for some, pictures in _plain_pictures(batches, drawings, numbers):
             if hand is not None:
-                finished = finish(pictures, hand)
-                packed = [pack_picture(picture, COLOURS.get(HANDS[hand])) for picture in finished]
-                files |= dict(zip(some, packed, strict=True))
+                files |= _packed(drawings, some, finish(pictures, hand))
                 pictures = torch.ones_like(pictures)
             found.update(zip(some, encode_latents(vae, pictures).cpu(), strict=True))
     return torch.stack([found[number] for number in range(len(drawings))]), files
@@ -217,9 +215,15 @@ def _stand_ins(batches: IconBatches, drawings: Sequence[Drawing], places: Tensor
     chosen = sorted({numbers[other, hand] for _, hand, other in entries.tolist()})
     files: dict[int, bytes] = {}
     for some, pictures in _plain_pictures(batches, drawings, chosen):
-        for number, picture in zip(some, pictures, strict=True):
-            files[number] = pack_picture(picture, COLOURS.get(drawings[number].record.set))
+        files |= _packed(drawings, some, pictures)
     return files
+
+
+def _packed(drawings: Sequence[Drawing], numbers: Sequence[int], pictures: Tensor) -> dict[int, bytes]:
+    """The files of plain pictures [B, 3, S, S] in 0..1 of the drawings ``numbers``, by these."""
+    hands = [HANDS[drawings[number].hand] for number in numbers]
+    packed = [pack_picture(picture, COLOURS.get(hand)) for picture, hand in zip(pictures, hands, strict=True)]
+    return dict(zip(numbers, packed, strict=True))
 
 
 def _plain_pictures(

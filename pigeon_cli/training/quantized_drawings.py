@@ -19,8 +19,8 @@ PRICE: Final = 0.0055
 """Of an index, as a share of a patch's variance: an eighth fewer bytes for nearly the same pictures than if all levels
 were always told."""
 ROUGH_PRICE: Final = 0.06
-"""Of an index of what was foretold and is not sure, whose details are wrong as often as not: a third of the bytes, as
-often recognised."""
+"""Of an index of what was foretold and is not sure, whose details are wrong as often as not: a third of the bytes, and
+37 in 100 of 62 valid requests recognised where it is 44. Of the surer ones it also takes details that are right."""
 
 
 def quantized(

@@ -21,14 +21,7 @@ from pigeon_cli.training.data.sets import HANDS
 from pigeon_cli.training.finishes import worth_making
 from pigeon_cli.training.foretelling import ForetellingNetwork, patch_width
 from pigeon_cli.training.frozen_reader import frozen, frozen_taste_reader
-from pigeon_cli.training.memory import (
-    CLEAREST,
-    FLAT_HANDS,
-    Drawing,
-    build_memory,
-    in_order,
-    missing_finishes,
-)
+from pigeon_cli.training.memory import CLEAREST, FLAT_HANDS, Drawing, build_memory, in_order, missing_finishes
 from pigeon_cli.training.quantized_drawings import quantized
 from pigeon_cli.training.stages import frozen_tokenizer
 from pigeon_cli.training.stored_drawings import StoredDrawings
