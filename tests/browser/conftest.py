@@ -30,10 +30,6 @@ class Browser:
     def open(self, page: Path) -> None:
         self._call("url", {"url": page.resolve().as_uri()})
 
-    def leave(self) -> None:
-        """For a page of Chromium's own, which no process shows that has shown others."""
-        self._call("url", {"url": "chrome://version"})
-
     def run(self, script: str) -> Any:
         """The value of a JavaScript expression."""
         return self._call("execute/sync", {"script": f"return {script}", "args": []})
