@@ -16,6 +16,11 @@ SPECKS: Final = 3
 """Pixels across of the median that takes specks off a rough picture."""
 
 
+def as_image(picture: Tensor) -> Image.Image:
+    """The RGB image of a picture float [3, H, W] in 0..1."""
+    return Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).cpu().numpy())
+
+
 def few_colours(picture: Image.Image, colours: int) -> Image.Image:
     """An RGB picture in so many colours."""
     few = picture.quantize(colours, Image.Quantize.MEDIANCUT, REFINED, dither=Image.Dither.NONE)
@@ -29,7 +34,7 @@ def smoothed_flat(picture: Image.Image, colours: int) -> Image.Image:
 
 def pack_picture(picture: Tensor, colours: int | None) -> bytes:
     """An RGB picture float [3, S, S] in 0..1 as a WebP file: in so many ``colours`` without loss, else with some."""
-    image = Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).cpu().numpy())
+    image = as_image(picture)
     packed = io.BytesIO()
     if colours is None:
         image.save(packed, "WEBP", quality=QUALITY, method=6)

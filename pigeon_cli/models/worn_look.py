@@ -66,7 +66,10 @@ class WornLook:
 
     def wear(self, drawings: Tensor) -> Tensor:
         """Premultiplied drawings [B, 4, S, S] to pictures [B, 3, S, S] in 0..1."""
-        image = self.on_sheet(drawings)
+        return self.finished(self.on_sheet(drawings))
+
+    def finished(self, image: Tensor) -> Tensor:
+        """What :meth:`on_sheet` made, [B, 4, S, S], to pictures [B, 3, S, S] in 0..1."""
         if self.cells is not None:
             image = kernels.pixelation(image, self.cells)
         if self.softness is not None:

@@ -42,9 +42,9 @@ class Asked:
     by_own_hand: bool = False
     """Whether that drawing is by the hand that drew the history, as far as can be told."""
     foretold: bool = False
-    """Whether that hand never drew it, and the drawing is what it should be like."""
+    """Whether that hand never drew it, and the drawing is another's in the colours that it should have."""
     worn: WornDrawing | None = None
-    """That drawing in the history's look, where it was read."""
+    """That drawing, or the reference where none was recalled, in the history's look, where it was read."""
     by_other_hand: bool = False
     """Whether nothing else was known than a drawing by a hand that is not near to the history's."""
 
@@ -52,8 +52,8 @@ class Asked:
         """A sentence where a guess, another hand's drawing or another thing stands in for what was asked for."""
         if self.foretold:
             return (
-                f"no drawing of {self.recalled!r} by a hand like the history's is known: what it should be like was "
-                f"foretold from others ({FOLLOW_REFERENCE})",
+                f"no drawing of {self.recalled!r} by a hand like the history's is known: another hand's stands in, in "
+                f"colours that were foretold ({FOLLOW_REFERENCE})",
             )
         if self.by_other_hand:
             return (
@@ -72,4 +72,7 @@ class Asked:
         if self.reference is None or not self.history or not spec.frame_reference:
             return self
         reference, framing = framed_like(self.reference, self.history, self.turned)
-        return replace(self, reference=reference, framing=framing)
+        worn = self.worn
+        if worn is not None and worn.given:
+            worn = replace(worn, drawing=reference)
+        return replace(self, reference=reference, framing=framing, worn=worn)

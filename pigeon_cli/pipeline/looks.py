@@ -8,7 +8,7 @@ is hidden, the more of what was drawn shows through.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -20,8 +20,10 @@ from torch.nn import functional
 from pigeon_cli.core.records import Candidate, TokenMask
 from pigeon_cli.engine.residency import VAE, Parts
 from pigeon_cli.history.preprocess import to_shares
+from pigeon_cli.models.colour_transfer import colours_within, recoloured
 from pigeon_cli.models.look_reader import SIDE, read_look
 from pigeon_cli.models.memory import Memory
+from pigeon_cli.models.small_pictures import as_image
 from pigeon_cli.models.worn_look import WornLook, cut_out
 from pigeon_cli.pipeline.decode import kept_places, to_images
 
@@ -46,6 +48,9 @@ class WornDrawing:
 
     drawing: Image.Image
     look: WornLook
+    given: bool = False
+    """Whether it is the reference that was given, on its paper as the history's are on theirs. No hand that is known
+    drew it: its colours become those that the image generator gives it."""
 
 
 def look_of(parts: Parts, memory: Memory, pixels: Tensor, lines: Tensor, hand: int) -> WornLook | None:
@@ -68,9 +73,13 @@ def in_look(
     """RGB images with the ``worn`` drawing over them, by the candidates' reference tokens: as it is where they are
     kept, and where they are hidden the thinner the more of them are, so that nothing of it is seen where all are. One
     token is one of ``grid`` x ``grid`` patches."""
-    above = worn.look.wear(cut_out(pixels_of([worn.drawing])))[0]
-    masks = [candidate.reference_tokens for candidate in candidates]
-    return [_over(image, above, mask, grid) for image, mask in zip(drawn, masks, strict=True)]
+    look = replace(worn.look, degrees=0, scale=1.0) if worn.given else worn.look
+    drawing = look.on_sheet(cut_out(pixels_of([worn.drawing])))
+    shown = []
+    for image, candidate in zip(drawn, candidates, strict=True):
+        above = recoloured(drawing, colours_within(pixels_of([image])[0], drawing)) if worn.given else drawing
+        shown.append(_over(image, look.finished(above)[0], candidate.reference_tokens, grid))
+    return shown
 
 
 def _over(image: Image.Image, above: Tensor, mask: TokenMask | None, grid: int) -> Image.Image:
@@ -79,5 +88,4 @@ def _over(image: Image.Image, above: Tensor, mask: TokenMask | None, grid: int) 
     shares = functional.interpolate(kept + (1 - kept) * kept.mean(), size, mode="bilinear")[0]
     known = functional.interpolate(above.unsqueeze(0), size, mode="bicubic", antialias=True)[0].clamp(0, 1)
     below = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-    mixed = torch.lerp(below, known, shares)
-    return Image.fromarray((mixed * 255).round().byte().permute(1, 2, 0).numpy())
+    return as_image(torch.lerp(below, known, shares))

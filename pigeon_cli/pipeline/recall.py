@@ -3,7 +3,8 @@
 The base model draws references from words alone (DESIGN.md section 2), but what a small one draws so nobody recognises.
 Where words name a thing that it was shown in training, or a reference is recognised as one, the drawing of that thing
 by the hand that is nearest to the taste takes the reference's place; where no near hand has one, the drawing of another
-thing by the taste's own hand, if that should draw the two much alike, or else what was foretold of it.
+thing by the taste's own hand, if that should draw the two much alike, or else another hand's drawing in the colours
+that were foretold of it.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from torch import Tensor
 
 from pigeon_cli.core.errors import WeightsError
 from pigeon_cli.engine.residency import MEMORY, VAE, Parts
+from pigeon_cli.models.colour_transfer import in_colours_of
 from pigeon_cli.models.memory import Memory
 from pigeon_cli.models.outlines import outlines
-from pigeon_cli.models.small_pictures import smoothed_flat
+from pigeon_cli.models.small_pictures import as_image, smoothed_flat
 from pigeon_cli.pipeline.asked import Asked
 from pigeon_cli.pipeline.decode import to_images
 from pigeon_cli.pipeline.looks import WornDrawing, look_of, pixels_of
@@ -177,6 +179,18 @@ def picture_of(parts: Parts, memory: Memory, drawing: int) -> Image.Image:
     return smoothed_flat(rough, colours) if colours else rough
 
 
+def foretold_picture(parts: Parts, memory: Memory, foretold: int, hands: Tensor | None) -> Image.Image:
+    """The RGB picture of what was foretold: the nearest hand's drawing of the thing in its colours.
+
+    Those are often right, lines hardly ever: a face for a fist, or a smear (model card).
+    """
+    guess = picture_of(parts, memory, foretold)
+    drawing = nearest_drawing(memory, int(memory.things[foretold]), hands)
+    if drawing is None:
+        return guess
+    return as_image(in_colours_of(*pixels_of([picture_of(parts, memory, drawing), guess])))
+
+
 def plain_drawings(memory: Memory, lines: Tensor) -> Tensor:
     """Scaled latents [pictures, c, h, w] of the drawings that liked pictures are taken for by their outlines
     [pictures, CELLS], zero where they are taken for none."""
@@ -190,8 +204,8 @@ def recall(
     """With a drawing that the model knows by heart for a reference, where it knows what is asked for, and with the
     plain drawings of the history.
 
-    A reference that is to be followed, at dial position 0 alone, stays. The history's look is read off it if something
-    ``draws`` in it.
+    A reference that is to be followed, at dial position 0 alone, stays, as one that shows nothing known does. The
+    history's look is read off it if something ``draws`` in it.
     """
     if parts.model.spec.memory is None:
         return asked
@@ -201,43 +215,61 @@ def recall(
         asked = replace(asked, turned=degrees)
         if parts.model.spec.diffusion.history_plain:
             asked = replace(asked, plain=plain_drawings(memory, lines))
-        if asked.reference is not None and not any(settings.dials):
-            return asked
-        return _recalled(asked, parts, things, memory, lines, pixels if draws else None)
+        follows = asked.reference is not None and not any(settings.dials)
+        thing = None if follows else _wanted_thing(asked, things, memory)
+        return _recalled(asked, parts, things, thing, memory, lines, pixels if draws else None)
+
+
+def _wanted_thing(asked: Asked, things: Sequence[Remembered], memory: Memory) -> int | None:
+    named = named_thing(things, asked.words)
+    return named if asked.reference is None else seen_thing(memory, asked.reference, named)
 
 
 def _recalled(
-    asked: Asked, parts: Parts, things: Sequence[Remembered], memory: Memory, lines: Tensor, pixels: Tensor | None
+    asked: Asked,
+    parts: Parts,
+    things: Sequence[Remembered],
+    thing: int | None,
+    memory: Memory,
+    lines: Tensor,
+    pixels: Tensor | None,
 ) -> Asked:
     """``lines`` and ``pixels`` are those of the history; without the latter no look is read."""
-    wish, named = asked.reference, named_thing(things, asked.words)
-    thing = named if wish is None else seen_thing(memory, wish, named)
-    if thing is None:
+    wish = asked.reference
+    if thing is None and (wish is None or pixels is None):
         return asked
-    asked = replace(asked, tastes=read_tastes(parts, asked.history), recognised=things[thing].label)
+    asked = replace(asked, tastes=read_tastes(parts, asked.history))
     hands = None if asked.tastes is None else memory.hand_of(asked.tastes.mean(0), lines)
+    drawing, by_other_hand = None, False
+    if thing is not None:
+        asked = replace(asked, recognised=things[thing].label)
+        drawing, by_other_hand = _drawing_of(memory, thing, hands, any_hand=wish is None)
+    own = hands is not None and (drawing is None or int(hands.argmax()) == int(memory.hands[drawing]))
+    look = None
+    if hands is not None and own and pixels is not None:
+        look = look_of(parts, memory, pixels, lines, int(hands.argmax()))
+    if drawing is None:
+        return asked if look is None or wish is None else replace(asked, worn=WornDrawing(wish, look, given=True))
+    foretold = memory.is_foretold(drawing)
+    picture = foretold_picture(parts, memory, drawing, hands) if foretold else picture_of(parts, memory, drawing)
+    return replace(
+        asked,
+        reference=picture,
+        worn=None if look is None else WornDrawing(picture, look),
+        recalled=things[int(memory.things[drawing])].label,
+        by_own_hand=own,
+        foretold=foretold,
+        by_other_hand=by_other_hand and not own,
+    )
+
+
+def _drawing_of(memory: Memory, thing: int, hands: Tensor | None, any_hand: bool) -> tuple[int | None, bool]:
+    """The number of the drawing for ``thing`` and probabilities [hands]; where nothing better is known and ``any_hand``
+    will do, of another hand's, and whether it is such a one."""
     drawing = nearest_drawing(memory, thing, hands, NEAR)
     if drawing is None:
         drawing = drawing_alike(memory, thing, hands)
     if drawing is None:
         drawing = foretold_drawing(memory, thing, hands)
-    by_other_hand = drawing is None and wish is None
-    if by_other_hand:
-        drawing = nearest_drawing(memory, thing, hands)
-    if drawing is None:
-        return asked
-    picture = picture_of(parts, memory, drawing)
-    by_own_hand = hands is not None and int(hands.argmax()) == int(memory.hands[drawing])
-    label, foretold = things[int(memory.things[drawing])].label, memory.is_foretold(drawing)
-    look = None
-    if by_own_hand and pixels is not None:
-        look = look_of(parts, memory, pixels, lines, int(memory.hands[drawing]))
-    return replace(
-        asked,
-        reference=picture,
-        worn=None if look is None else WornDrawing(picture, look),
-        recalled=label,
-        by_own_hand=by_own_hand,
-        foretold=foretold,
-        by_other_hand=by_other_hand and not by_own_hand,
-    )
+    by_other_hand = drawing is None and any_hand
+    return nearest_drawing(memory, thing, hands) if by_other_hand else drawing, by_other_hand
