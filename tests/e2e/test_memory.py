@@ -16,7 +16,13 @@ from typer.testing import CliRunner, Result
 from pigeon_cli.cli.main import app
 from pigeon_cli.engine.devices import choose_device
 from pigeon_cli.engine.residency import MEMORY, TOKENIZER, VAE
+from pigeon_cli.models.colour_maps import Unchanged
+from pigeon_cli.models.colour_transfer import in_colours_of
 from pigeon_cli.models.diffusion import decode_latents
+from pigeon_cli.models.small_pictures import as_image
+from pigeon_cli.models.worn_look import WornLook
+from pigeon_cli.pipeline import recall
+from pigeon_cli.pipeline.looks import pixels_of
 from pigeon_cli.pipeline.recall import MEMORY_LIST, lines_of
 from pigeon_cli.pipeline.session import Session
 from pigeon_cli.pipeline.tokenize import tokenize
@@ -64,13 +70,17 @@ def fox_picture(colour: str = "red") -> Image.Image:
     return image
 
 
-def shown_codes(model: ModelFolder, drawing: int) -> tuple[int, ...]:
-    """Codes of the picture that the VAE decodes from the latents of a drawing."""
+def shown_codes(model: ModelFolder, drawing: int, foretold: int | None = None) -> tuple[int, ...]:
+    """Codes of the picture that the VAE decodes from the latents of a drawing, in the colours of what was foretold."""
     session = Session(model, choose_device("cpu"))
     with torch.inference_mode(), session.parts.use(MEMORY) as memory, session.parts.use(VAE) as vae:
-        pixels = decode_latents(vae, memory.latents([drawing]))[0]
+        pictures = decode_latents(vae, memory.latents([drawing, drawing if foretold is None else foretold]))
+        shown = Image.fromarray(pictures[0].numpy())
+        if foretold is not None:
+            images = [shown, Image.fromarray(pictures[1].numpy())]
+            shown = as_image(in_colours_of(*pixels_of(images)))
         with session.parts.use(TOKENIZER) as tokenizer:
-            return tokenize(tokenizer, [Image.fromarray(pixels.numpy())])[0].codes
+            return tokenize(tokenizer, [shown])[0].codes
 
 
 def test_a_prompt_brings_back_the_drawing_that_it_names(pigeon: Pigeon, liked: Path, remembering: ModelFolder) -> None:
@@ -194,7 +204,7 @@ def test_words_bring_back_another_hands_drawing_and_it_is_said(
 
 
 @pytest.mark.parametrize("alike", [False, True])
-def test_a_drawing_that_was_foretold_stands_in_where_nothing_alike_was_drawn(
+def test_another_hands_drawing_in_foretold_colours_stands_in_where_nothing_alike_was_drawn(
     alike: bool, pigeon: Pigeon, liked: Path, remembering: ModelFolder, tmp_path: Path
 ) -> None:
     config = remembering.spec.memory
@@ -216,8 +226,8 @@ def test_a_drawing_that_was_foretold_stands_in_where_nothing_alike_was_drawn(
     report = json.loads(result.stdout)
     assert report["recalled"] == ("happy cat" if alike else "red fox")
     assert any("'red fox'" in each and "foretold" in each for each in report["warnings"]) is not alike
-    shown = CAT if alike else FOX + 1
-    assert tuple(report["candidates"][0]["reference_tokens"]["codes"]) == shown_codes(remembering, shown)
+    shown = shown_codes(remembering, CAT) if alike else shown_codes(remembering, FOX, FOX + 1)
+    assert tuple(report["candidates"][0]["reference_tokens"]["codes"]) == shown
 
 
 def test_a_reference_that_is_nothing_known_stays(
@@ -226,6 +236,38 @@ def test_a_reference_that_is_nothing_known_stays(
     result = pigeon("--history", liked, "--ref", wish, "-n", "1", "--json", "--model", remembering.path)
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["recalled"] is None
+
+
+@pytest.mark.parametrize(
+    ("asked", "dial", "shown"), [("unknown", "0.1", True), ("known", "0", True), ("words", "0.1", False)]
+)
+def test_a_reference_that_stays_is_shown_in_the_look(
+    pigeon: Pigeon,
+    liked: Path,
+    remembering: ModelFolder,
+    wish: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: str,
+    dial: str,
+    shown: bool,
+) -> None:
+    sheet = torch.tensor([[0.2, 0.8, 0.4], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    monkeypatch.setattr(recall, "look_of", lambda *_: WornLook(Unchanged(), sheet=sheet, error=0.1))
+    fox_picture().save(tmp_path / "known.png")
+    ask = ["--prompt", "blue whale"]
+    if asked != "words":
+        ask = ["--ref", str(wish if asked == "unknown" else tmp_path / "known.png")]
+    options = ["--ref-mask", dial, "-n", "1", "--json", "--model", remembering.path, "--out", tmp_path / "drawn"]
+    result = pigeon("--history", liked, *ask, *options)
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    jsonschema.validate(report, read_schema())
+    assert report["recalled"] is None and (report["look"] is not None) is shown
+    with Image.open(tmp_path / "drawn" / report["outputs"][0]["file"]) as image:
+        corner = image.convert("RGB").getpixel((0, 0))
+    if asked == "known":
+        assert corner == pytest.approx((51, 204, 102), abs=2)
 
 
 def test_the_masks_of_a_recognised_reference_are_those_of_generate(

@@ -1,4 +1,4 @@
-"""Drawings cut out of their paper, flat pictures in few bytes, and a recalled drawing laid over what was drawn."""
+"""Drawings cut out of their paper, flat pictures in few bytes, and a drawing laid over what was drawn."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 from pigeon_cli.core.records import Candidate, TokenMask
 from pigeon_cli.models.colour_maps import Unchanged
-from pigeon_cli.models.small_pictures import few_colours, pack_picture, smoothed_flat, unpack_picture
+from pigeon_cli.models.small_pictures import as_image, few_colours, pack_picture, smoothed_flat, unpack_picture
 from pigeon_cli.models.worn_look import WornLook, cut_out
 from pigeon_cli.pipeline.looks import WornDrawing, in_look
 from tests.small_memory import small_memory
@@ -67,13 +67,17 @@ def test_a_rough_flat_picture_gets_few_colours() -> None:
     assert few_colours(Image.new("RGB", (4, 4), "red"), 2).getpixel((0, 0)) == (255, 0, 0)
 
 
+def candidate(hidden: int = 0) -> Candidate:
+    """The first ``hidden`` of 16 patches of the reference are hidden."""
+    mask = TokenMask(tuple(range(hidden, 16)), tuple(range(hidden)), patches=tuple(range(16)))
+    return Candidate(0.0, 0, (), 16 - hidden, hidden, reference_tokens=mask)
+
+
 def over(hidden: int, size: int = 128) -> np.ndarray:
     """A black drawing over a white one, the first ``hidden`` of 16 patches of the reference hidden."""
-    mask = TokenMask(tuple(range(hidden, 16)), tuple(range(hidden)), patches=tuple(range(16)))
-    candidate = Candidate(0.0, 0, (), 16 - hidden, hidden, reference_tokens=mask)
     drawn = [Image.new("RGB", (size, size), "white")]
     black = WornDrawing(Image.new("RGB", (128, 128)), WornLook(Unchanged()))
-    return np.asarray(in_look(drawn, [candidate], black, 4)[0])
+    return np.asarray(in_look(drawn, [candidate(hidden)], black, 4)[0])
 
 
 @pytest.mark.parametrize("size", [128, 200])
@@ -84,3 +88,16 @@ def test_what_is_seen_of_a_reference_lies_over_what_was_drawn(size: int) -> None
     assert half[-1, -1].tolist() == [0, 0, 0]
     # Hidden, as half of the reference is.
     assert half[0, 0].tolist() == pytest.approx([128] * 3, abs=1)
+
+
+def test_a_reference_that_was_given_stays_where_it_is_in_the_colours_that_each_drawing_has() -> None:
+    given = as_image(on_white(tiny_drawings(1))[0])
+    sheet = torch.tensor([[0.9, 0.8, 0.7], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    worn = WornDrawing(given, WornLook(Unchanged(), degrees=20, scale=0.5, sheet=sheet), given=True)
+    # They are drawn in one colour each; the sheet is what was read.
+    drawn = [Image.new("RGB", (128, 128), colour) for colour in ((40, 80, 200), (200, 60, 60))]
+    shown = [np.asarray(image) for image in in_look(drawn, [candidate(), candidate()], worn, 4)]
+    inside = cut_out(on_white(tiny_drawings(1)))[0, 3].numpy() > 0.9
+    for image, one in zip(shown, drawn, strict=True):
+        assert image[0, 0].tolist() == pytest.approx([230, 204, 178], abs=2)
+        assert image[inside].mean(0).tolist() == pytest.approx(list(np.asarray(one)[0, 0]), abs=6)
