@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from pigeon_cli.core.configs import MemoryConfig
+from pigeon_cli.models.colour_transfer import ColourSpread
 from pigeon_cli.models.memory import ENTRIES, Memory, pack_indices, to_patches
 from pigeon_cli.models.outlines import outlines
 
 PATCH_SIDE = 2
 NO_PICTURES: Mapping[int, bytes] = MappingProxyType({})
+NOTHING_FORETOLD: Mapping[tuple[int, int], ColourSpread] = MappingProxyType({})
 
 
 def small_memory(
@@ -24,11 +26,11 @@ def small_memory(
     hands: int = 3,
     taste_width: int = 3,
     substitutes: int = 0,
-    foretold: int = 0,
+    foretold: Mapping[tuple[int, int], ColourSpread] = NOTHING_FORETOLD,
     pictures: Mapping[int, bytes] = NO_PICTURES,
 ) -> Memory:
-    """A memory of ``drawings``, each a thing and a hand, the last of them ``foretold``; it recognises nothing. Those of
-    ``pictures`` are kept as pictures.
+    """A memory of ``drawings``, each a thing and a hand, and of the colours ``foretold`` by such; it recognises
+    nothing. Those of ``pictures`` are kept as pictures.
 
     ``latents`` [drawings, c, h, w], by default of one patch of zeros, have 256 patches at most and are kept as they
     are: each patch is an entry of the only codebook.
@@ -40,13 +42,14 @@ def small_memory(
     packed = pack_indices(torch.arange(count, dtype=torch.uint8).reshape(len(drawings), 1, -1).numpy())
     config = MemoryConfig(
         len(drawings), 1, kept.shape[1], kept.shape[2], PATCH_SIDE, len(packed), things, keys, 40, hands, taste_width,
-        substitutes, foretold, len(pictures), sum(map(len, pictures.values())),
+        substitutes, len(foretold), len(pictures), sum(map(len, pictures.values())),
     )  # fmt: skip
     memory = Memory(config)
     memory.packed.copy_(torch.frombuffer(bytearray(packed), dtype=torch.uint8))
     memory.books[0, :count] = patches.flatten(0, 1)
     memory.things.copy_(torch.tensor([thing for thing, _ in drawings]))
     memory.hands.copy_(torch.tensor([hand for _, hand in drawings]))
+    memory.learn_foretold(torch.tensor(list(foretold), dtype=torch.int64).view(-1, 2), list(foretold.values()))
     memory.learn_pictures(pictures)
     return memory.requires_grad_(False)
 

@@ -159,7 +159,7 @@ class MemoryConfig:
     substitutes: int = 0
     """Drawings that stand in for those of other things that their hands never drew."""
     foretold: int = 0
-    """The last of the drawings: what their hands never drew, as it was foretold from others' drawings."""
+    """Places that hands never drew, and of which the colours are kept that were foretold."""
     pictured: int = 0
     """Of the drawings, those that are kept as pictures."""
     picture_bytes: int = 0

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pigeon_cli.core.configs import MemoryConfig
+from pigeon_cli.models.colour_transfer import ColourSpread
 from pigeon_cli.models.outlines import CELLS
 from pigeon_cli.models.small_pictures import unpack_picture
 
@@ -60,6 +61,10 @@ class Memory(nn.Module):
     """uint8 [substitutes]: how like the lacking drawing that one should be, in 255ths."""
     colours: Tensor
     """uint8 [hands]: in how many colours a flat hand's drawings are brought, which latents roughen; 0 of others."""
+    foretold: Tensor
+    """int16 [foretold, 2]: a thing, and a hand that has no drawing of it."""
+    foretold_colours: Tensor
+    """[foretold, 4, 3]: the mean of that drawing's colours, as they were foretold, and their covariance."""
     pictures: Tensor
     """uint8 [picture_bytes]: files of :mod:`pigeon_cli.models.small_pictures`, one after another."""
     picture_ends: Tensor
@@ -82,6 +87,8 @@ class Memory(nn.Module):
         self.register_buffer("substitutes", torch.zeros(config.substitutes, 3, dtype=torch.int16))
         self.register_buffer("likeness", torch.zeros(config.substitutes, dtype=torch.uint8))
         self.register_buffer("colours", torch.zeros(config.hands, dtype=torch.uint8))
+        self.register_buffer("foretold", torch.zeros(config.foretold, 2, dtype=torch.int16))
+        self.register_buffer("foretold_colours", torch.zeros(config.foretold, 4, 3))
         self.register_buffer("pictures", torch.zeros(config.picture_bytes, dtype=torch.uint8))
         self.register_buffer("picture_ends", torch.zeros(config.pictured, dtype=torch.int32))
         self.register_buffer("pictured", torch.zeros(config.pictured, dtype=torch.int16))
@@ -173,9 +180,19 @@ class Memory(nn.Module):
         """The number of the drawing of one thing by one hand."""
         return next((drawing for drawing in self.drawings_of(thing) if int(self.hands[drawing]) == hand), None)
 
-    def is_foretold(self, drawing: int) -> bool:
-        """Whether the hand of a drawing never drew its thing, and the drawing was foretold."""
-        return drawing >= self.config.drawings - self.config.foretold
+    def learn_foretold(self, places: Tensor, spreads: Sequence[ColourSpread]) -> None:
+        """Keep the colours of what was foretold at places, int64 [foretold, 2] of things and hands."""
+        self.foretold.copy_(places)
+        for row, spread in zip(self.foretold_colours, spreads, strict=True):
+            row.copy_(torch.cat([spread.mean.unsqueeze(0), spread.covariance]))
+
+    def colours_foretold(self, thing: int, hand: int) -> ColourSpread | None:
+        """Those that ``hand``, which never drew ``thing``, should have drawn it in."""
+        row = self._row(self.foretold, thing, hand)
+        if row is None:
+            return None
+        mean, *covariance = self.foretold_colours[row].double().cpu()
+        return ColourSpread(mean, torch.stack(covariance))
 
     def learn_substitutes(self, entries: Tensor, likeness: Tensor) -> None:
         """Keep what stands in for what, int64 [substitutes, 3] as the buffer has it, and how like it should be, float 0
@@ -186,11 +203,16 @@ class Memory(nn.Module):
 
     def substitute(self, thing: int, hand: int) -> tuple[int | None, float]:
         """The drawing by ``hand`` that stands in where it has none of ``thing``, and how like it should be, 0 to 1."""
-        asked = torch.tensor([thing, hand], device=self.substitutes.device)
-        rows = (self.substitutes[:, :2] == asked).all(1).nonzero()[:, 0].tolist()
-        if not rows:
+        row = self._row(self.substitutes[:, :2], thing, hand)
+        if row is None:
             return None, 0.0
-        return self.drawing_by(hand, int(self.substitutes[rows[0], 2])), float(self.likeness[rows[0]]) / _LIKENESS_SCALE
+        return self.drawing_by(hand, int(self.substitutes[row, 2])), float(self.likeness[row]) / _LIKENESS_SCALE
+
+    @staticmethod
+    def _row(places: Tensor, thing: int, hand: int) -> int | None:
+        """Where in places [N, 2] a thing and a hand are."""
+        rows = (places == torch.tensor([thing, hand], device=places.device)).all(1).nonzero()[:, 0].tolist()
+        return rows[0] if rows else None
 
 
 def to_patches(latents: Tensor, side: int) -> Tensor:

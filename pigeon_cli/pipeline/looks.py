@@ -20,7 +20,7 @@ from torch.nn import functional
 from pigeon_cli.core.records import Candidate, TokenMask
 from pigeon_cli.engine.residency import VAE, Parts
 from pigeon_cli.history.preprocess import to_shares
-from pigeon_cli.models.colour_transfer import colours_within, recoloured
+from pigeon_cli.models.colour_transfer import recoloured, spread_within
 from pigeon_cli.models.look_reader import SIDE, read_look
 from pigeon_cli.models.memory import Memory
 from pigeon_cli.models.small_pictures import as_image
@@ -77,7 +77,8 @@ def in_look(
     drawing = look.on_sheet(cut_out(pixels_of([worn.drawing])))
     shown = []
     for image, candidate in zip(drawn, candidates, strict=True):
-        above = recoloured(drawing, colours_within(pixels_of([image])[0], drawing)) if worn.given else drawing
+        wanted = spread_within(pixels_of([image])[0], drawing) if worn.given else None
+        above = drawing if wanted is None else recoloured(drawing, wanted)
         shown.append(_over(image, look.finished(above)[0], candidate.reference_tokens, grid))
     return shown
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pigeon_cli.core.errors import WeightsError
 from pigeon_cli.engine.residency import MEMORY, VAE, Parts
-from pigeon_cli.models.colour_transfer import in_colours_of
+from pigeon_cli.models.colour_transfer import ColourSpread, in_colours
 from pigeon_cli.models.memory import Memory
 from pigeon_cli.models.outlines import outlines
 from pigeon_cli.models.small_pictures import as_image, smoothed_flat
@@ -138,7 +138,7 @@ def nearest_drawing(memory: Memory, thing: int, hands: Tensor | None, least: flo
     and has one, or by the nearest hand; ``None`` where none is as near as ``least``. Where nothing is known of the hand
     the first one, which is the plainest.
     """
-    drawings = [drawing for drawing in memory.drawings_of(thing) if not memory.is_foretold(drawing)]
+    drawings = memory.drawings_of(thing)
     if hands is None or not drawings:
         return drawings[0] if drawings else None
     hand = likely_hand(hands)
@@ -150,12 +150,11 @@ def nearest_drawing(memory: Memory, thing: int, hands: Tensor | None, least: flo
     return best if near[int(memory.hands[best])] >= least else None
 
 
-def foretold_drawing(memory: Memory, thing: int, hands: Tensor | None) -> int | None:
-    """The number of what was foretold of ``thing`` as the hand that ``hands`` tells, probabilities [hands], would draw
-    it; ``None`` where the hand is not likely or nothing was."""
+def foretold_colours(memory: Memory, thing: int, hands: Tensor | None) -> ColourSpread | None:
+    """The colours in which the hand that ``hands`` tells, probabilities [hands], should have drawn ``thing``; ``None``
+    where the hand is not likely or they were not foretold."""
     hand = likely_hand(hands)
-    drawing = None if hand is None else memory.drawing_by(hand, thing)
-    return drawing if drawing is not None and memory.is_foretold(drawing) else None
+    return None if hand is None else memory.colours_foretold(thing, hand)
 
 
 def drawing_alike(memory: Memory, thing: int, hands: Tensor | None) -> int | None:
@@ -168,8 +167,42 @@ def drawing_alike(memory: Memory, thing: int, hands: Tensor | None) -> int | Non
     return drawing if likeness >= ALIKE else None
 
 
-def picture_of(parts: Parts, memory: Memory, drawing: int) -> Image.Image:
+@dataclass(frozen=True)
+class Found:
+    """The number of a drawing that is to take a reference's place."""
+
+    drawing: int
+    colours: ColourSpread | None = None
+    """Those that were foretold of the history's hand, which has nothing like this drawing of another's."""
+    by_other_hand: bool = False
+    """Whether not even these were known."""
+
+
+def find_drawing(memory: Memory, thing: int, hands: Tensor | None, any_hand: bool) -> Found | None:
+    """What is shown of ``thing`` to somebody who likes what the hand draws that ``hands`` tells, probabilities [hands];
+    where nothing better is known, another hand's drawing as it is, if ``any_hand`` will do."""
+    drawing = nearest_drawing(memory, thing, hands, NEAR)
+    if drawing is None:
+        drawing = drawing_alike(memory, thing, hands)
+    if drawing is not None:
+        return Found(drawing)
+    other = nearest_drawing(memory, thing, hands)
+    if other is None:
+        return None
+    colours = foretold_colours(memory, thing, hands)
+    if colours is None and not any_hand:
+        return None
+    return Found(other, colours, by_other_hand=colours is None)
+
+
+def picture_of(parts: Parts, memory: Memory, found: Found) -> Image.Image:
     """The RGB picture of a drawing."""
+    picture = kept_picture(parts, memory, found.drawing)
+    return picture if found.colours is None else as_image(in_colours(pixels_of([picture])[0], found.colours))
+
+
+def kept_picture(parts: Parts, memory: Memory, drawing: int) -> Image.Image:
+    """The RGB picture of a drawing as the memory has it."""
     kept = memory.picture(drawing)
     if kept is not None:
         return kept
@@ -177,18 +210,6 @@ def picture_of(parts: Parts, memory: Memory, drawing: int) -> Image.Image:
         rough = to_images(vae, memory.latents([drawing]))[0]
     colours = int(memory.colours[int(memory.hands[drawing])])
     return smoothed_flat(rough, colours) if colours else rough
-
-
-def foretold_picture(parts: Parts, memory: Memory, foretold: int, hands: Tensor | None) -> Image.Image:
-    """The RGB picture of what was foretold: the nearest hand's drawing of the thing in its colours.
-
-    Those are often right, lines hardly ever: a face for a fist, or a smear (model card).
-    """
-    guess = picture_of(parts, memory, foretold)
-    drawing = nearest_drawing(memory, int(memory.things[foretold]), hands)
-    if drawing is None:
-        return guess
-    return as_image(in_colours_of(*pixels_of([picture_of(parts, memory, drawing), guess])))
 
 
 def plain_drawings(memory: Memory, lines: Tensor) -> Tensor:
@@ -240,36 +261,30 @@ def _recalled(
         return asked
     asked = replace(asked, tastes=read_tastes(parts, asked.history))
     hands = None if asked.tastes is None else memory.hand_of(asked.tastes.mean(0), lines)
-    drawing, by_other_hand = None, False
+    found = None
     if thing is not None:
         asked = replace(asked, recognised=things[thing].label)
-        drawing, by_other_hand = _drawing_of(memory, thing, hands, any_hand=wish is None)
-    own = hands is not None and (drawing is None or int(hands.argmax()) == int(memory.hands[drawing]))
+        found = find_drawing(memory, thing, hands, any_hand=wish is None)
+    hand = None if hands is None else int(hands.argmax())
+    own = hand is not None and _could_be_by(memory, hand, found)
     look = None
-    if hands is not None and own and pixels is not None:
-        look = look_of(parts, memory, pixels, lines, int(hands.argmax()))
-    if drawing is None:
+    if hand is not None and own and pixels is not None:
+        look = look_of(parts, memory, pixels, lines, hand)
+    if found is None:
         return asked if look is None or wish is None else replace(asked, worn=WornDrawing(wish, look, given=True))
-    foretold = memory.is_foretold(drawing)
-    picture = foretold_picture(parts, memory, drawing, hands) if foretold else picture_of(parts, memory, drawing)
+    picture = picture_of(parts, memory, found)
     return replace(
         asked,
         reference=picture,
         worn=None if look is None else WornDrawing(picture, look),
-        recalled=things[int(memory.things[drawing])].label,
+        recalled=things[int(memory.things[found.drawing])].label,
         by_own_hand=own,
-        foretold=foretold,
-        by_other_hand=by_other_hand and not own,
+        foretold=found.colours is not None,
+        by_other_hand=found.by_other_hand and not own,
     )
 
 
-def _drawing_of(memory: Memory, thing: int, hands: Tensor | None, any_hand: bool) -> tuple[int | None, bool]:
-    """The number of the drawing for ``thing`` and probabilities [hands]; where nothing better is known and ``any_hand``
-    will do, of another hand's, and whether it is such a one."""
-    drawing = nearest_drawing(memory, thing, hands, NEAR)
-    if drawing is None:
-        drawing = drawing_alike(memory, thing, hands)
-    if drawing is None:
-        drawing = foretold_drawing(memory, thing, hands)
-    by_other_hand = drawing is None and any_hand
-    return nearest_drawing(memory, thing, hands) if by_other_hand else drawing, by_other_hand
+def _could_be_by(memory: Memory, hand: int, found: Found | None) -> bool:
+    """Whether ``hand`` drew what was found, or it gets the colours that this hand should give it, as a reference gets
+    them that stays."""
+    return found is None or found.colours is not None or int(memory.hands[found.drawing]) == hand

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pigeon_cli.core.configs import DiffusionConfig
-from pigeon_cli.models.memory import to_patches
 from pigeon_cli.training.data.dataset import IconRecord
 from pigeon_cli.training.data.sets import HANDS
 from pigeon_cli.training.loop import MovingAverage, load_from_run
@@ -35,10 +34,6 @@ DROPOUT: Final = 0.1
 EXAMPLES, LISTED = 4, 8
 """Drawings by the hand itself that are shown, and among how many of the likeliest training chooses them."""
 SHOWN: Final = len(HANDS) + EXAMPLES
-SURE: Final = 0.55
-"""Share of what is foretold that is sure: what hangs least on which of the hand's drawings are shown. Of 185 valid
-requests for what a hand lacks, by fifths of how far two runs of the stage agreed, 35, 19, 14, 5 and 3 of 100 were drawn
-in the right style and meaning at once, where 24, 19, 5, 3 and 8 were from the reference as it was."""
 FAR: Final = -1e3
 AT_ONCE: Final = 64
 
@@ -57,10 +52,9 @@ class DrawnTable:
         """Numbers int64 [B, hands] of the drawings of ``things`` by all but ``hands``, int64 [B] both."""
         return self.rows[things].scatter(1, hands.unsqueeze(1), -1)
 
-    def shown(self, things: Tensor, hands: Tensor, first: int = 0) -> Tensor:
-        """Numbers int64 [B, SHOWN] of what is shown of ``things`` to foretell them by ``hands``, int64 [B] both;
-        examples from the ``first`` of those listed on."""
-        return torch.cat([self.others(things, hands), self.examples[things, hands, first : first + EXAMPLES]], dim=1)
+    def shown(self, things: Tensor, hands: Tensor) -> Tensor:
+        """Numbers int64 [B, SHOWN] of what is shown of ``things`` to foretell them by ``hands``, int64 [B] both."""
+        return torch.cat([self.others(things, hands), self.examples[things, hands, :EXAMPLES]], dim=1)
 
 
 def drawn_table(records: Sequence[IconRecord], drawn: DrawnThings, kin: Tensor) -> DrawnTable:
@@ -163,26 +157,15 @@ class Foreteller:
     table: DrawnTable
 
     @torch.no_grad()
-    def __call__(self, latents: Tensor, places: Tensor, first: int = 0) -> Tensor:
+    def __call__(self, latents: Tensor, places: Tensor) -> Tensor:
         """Scaled latents [N, c, h, w] of the drawings at ``places``, int64 [N, 2] of things and hands, from those of
-        the train drawings, [records, c, h, w]; examples as :meth:`DrawnTable.shown` has them."""
+        the train drawings, [records, c, h, w]."""
         patches = patched(latents)
         parts = []
         for things, hands in (part.T for part in places.split(AT_ONCE)):
-            shown, there = look_up(patches, self.table.shown(things, hands, first))
+            shown, there = look_up(patches, self.table.shown(things, hands))
             parts.append(functional.pixel_shuffle(self.network(shown, there, hands.to(shown.device)), SIDE))
         return torch.cat(parts) if parts else latents[:0]
-
-    @torch.no_grad()
-    def surest_first(self, latents: Tensor, places: Tensor, metric: Tensor) -> tuple[Tensor, Tensor, int]:
-        """The drawings at ``places``, these places, int64 [N, 2], and how many of them are sure and come first: those
-        that come out most alike from the likeliest examples and from the next, in ``metric``
-        (:mod:`pigeon_cli.training.pixel_metric`). Else the order stays."""
-        likeliest, next_ones = self(latents, places), self(latents, places, EXAMPLES)
-        doubts = (to_patches(likeliest - next_ones, SIDE) @ metric.to(likeliest)).norm(dim=2).mean(1)
-        count = round(SURE * len(places))
-        order = torch.cat([part.sort().values for part in doubts.argsort().split([count, len(places) - count])])
-        return likeliest[order], places[order.cpu()], count
 
 
 def patch_width(config: DiffusionConfig) -> int:

@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from pigeon_cli.core.configs import MemoryConfig, TasteConfig
 from pigeon_cli.core.randomness import stream_seed
-from pigeon_cli.models.diffusion import build_vae, encode_latents
+from pigeon_cli.models.colour_transfer import ColourSpread, spread_of
+from pigeon_cli.models.diffusion import build_vae, decode_latents, encode_latents
 from pigeon_cli.models.memory import Memory
 from pigeon_cli.models.small_pictures import pack_picture
 from pigeon_cli.models.taste import TasteReader
@@ -109,18 +110,15 @@ def build_memory(
     instead = substitutes(drawn, kin, lacking, ALIKE)
     pictures |= _stand_ins(batches, drawings, places, instead[0])
     metric = pixel_metric(vae, latents, PATCH_SIDE)
-    foretold, sure = latents[:0], 0
+    lacked, colours = places[:0], list[ColourSpread]()
     if network is not None:
         foretell = Foreteller(network, drawn_table(seen, drawn, kin))
         unaided = lacking & _others(instead[0][:, :2], len(things))
-        told_of = latents[of_records].to(batches.device)
-        foretold, lacked, sure = foretell.surest_first(told_of, unaided.nonzero(), metric)
-        foretold, places = foretold.cpu(), torch.cat([places, lacked])
-    true = [not drawing.is_made for drawing in drawings] + [False] * len(foretold)
-    books, packed = quantized(torch.cat([latents, foretold]), true, metric, unsure=len(foretold) - sure)
+        lacked, colours = _foretold(vae, foretell, latents[of_records].to(batches.device), unaided.nonzero())
+    books, packed = quantized(latents, [not drawing.is_made for drawing in drawings], metric)
     config = MemoryConfig(
         len(places), LEVELS, latents.shape[1], latents.shape[2], PATCH_SIDE, len(packed), len(things), len(seen),
-        KEY_WIDTH, len(HANDS), cast(TasteConfig, folder.spec.taste).width, len(instead[0]), len(foretold),
+        KEY_WIDTH, len(HANDS), cast(TasteConfig, folder.spec.taste).width, len(instead[0]), len(lacked),
         len(pictures), sum(map(len, pictures.values())),
     )  # fmt: skip
     memory = Memory(config)
@@ -132,6 +130,7 @@ def build_memory(
     _learn_keys(memory, lines)
     memory.kinship.copy_(kin)
     memory.learn_substitutes(*instead)
+    memory.learn_foretold(lacked, colours)
     memory.learn_pictures(pictures)
     memory.colours[[HANDS.index(name) for name in FLAT_HANDS]] = ROUGH_COLOURS
     _learn_hands(memory, batches, tokenizer, reader)
@@ -186,6 +185,18 @@ def _others(places: Tensor, things: int) -> Tensor:
     others = torch.ones(things, len(HANDS), dtype=torch.bool)
     others[tuple(places.T)] = False
     return others
+
+
+@torch.no_grad()
+def _foretold(vae: Any, foretell: Foreteller, latents: Tensor, places: Tensor) -> tuple[Tensor, list[ColourSpread]]:
+    """Of ``places``, int64 [N, 2] of things and hands, those at which something is foretold from the train drawings'
+    scaled ``latents`` [records, c, h, w], and its colours."""
+    found = []
+    for some in places.split(PICTURES):
+        pictures = decode_latents(vae, foretell(latents, some)).permute(0, 3, 1, 2).float() / 255
+        found += [spread_of(picture) for picture in pictures]
+    told = torch.tensor([spread is not None for spread in found], dtype=torch.bool)
+    return places[told], [spread for spread in found if spread is not None]
 
 
 @torch.no_grad()

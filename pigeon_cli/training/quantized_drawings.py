@@ -18,29 +18,15 @@ LEVELS, PATCH_SIDE = 7, 2
 PRICE: Final = 0.0055
 """Of an index, as a share of a patch's variance: an eighth fewer bytes for nearly the same pictures than if all levels
 were always told."""
-ROUGH_PRICE: Final = 0.06
-"""Of an index of what was foretold and is not sure, whose details are wrong as often as not: a third of the bytes, and
-37 in 100 of 62 valid requests recognised where it is 44. Of the surer ones it also takes details that are right."""
 
 
-def quantized(
-    latents: Tensor, true: Sequence[bool], metric: Tensor, levels: int = LEVELS, unsure: int = 0
-) -> tuple[Tensor, bytes]:
-    """Codebooks fitted to those of latents [drawings, c, h, w] that are ``true``, and the packed indices of all; the
-    last ``unsure`` are told roughly.
+def quantized(latents: Tensor, true: Sequence[bool], metric: Tensor, levels: int = LEVELS) -> tuple[Tensor, bytes]:
+    """Codebooks fitted to those of latents [drawings, c, h, w] that are ``true``, and the packed indices of all.
 
     ``metric``: of :func:`pigeon_cli.training.pixel_metric.pixel_metric`.
     """
     patches = to_patches(latents, PATCH_SIDE)
     books = fit_books(patches[torch.tensor(true)].flatten(0, 1), levels, metric)
-    parts = patches.split([len(patches) - unsure, unsure])
-    found = torch.cat(
-        [
-            quantize(part.flatten(0, 1), books, metric, price * patches.shape[2])
-            for part, price in zip(parts, (PRICE, ROUGH_PRICE), strict=True)
-            if len(part)
-        ],
-        dim=1,
-    )
+    found = quantize(patches.flatten(0, 1), books, metric, PRICE * patches.shape[2])
     indices: NDArray[np.uint8] = found.unflatten(1, patches.shape[:2]).numpy()
     return books, pack_indices(indices.transpose(1, 0, 2))

@@ -17,7 +17,7 @@ from pigeon_cli.cli.main import app
 from pigeon_cli.engine.devices import choose_device
 from pigeon_cli.engine.residency import MEMORY, TOKENIZER, VAE
 from pigeon_cli.models.colour_maps import Unchanged
-from pigeon_cli.models.colour_transfer import in_colours_of
+from pigeon_cli.models.colour_transfer import ColourSpread, in_colours
 from pigeon_cli.models.diffusion import decode_latents
 from pigeon_cli.models.small_pictures import as_image
 from pigeon_cli.models.worn_look import WornLook
@@ -70,15 +70,13 @@ def fox_picture(colour: str = "red") -> Image.Image:
     return image
 
 
-def shown_codes(model: ModelFolder, drawing: int, foretold: int | None = None) -> tuple[int, ...]:
-    """Codes of the picture that the VAE decodes from the latents of a drawing, in the colours of what was foretold."""
+def shown_codes(model: ModelFolder, drawing: int, colours: ColourSpread | None = None) -> tuple[int, ...]:
+    """Codes of the picture that the VAE decodes from the latents of a drawing, in these ``colours``."""
     session = Session(model, choose_device("cpu"))
     with torch.inference_mode(), session.parts.use(MEMORY) as memory, session.parts.use(VAE) as vae:
-        pictures = decode_latents(vae, memory.latents([drawing, drawing if foretold is None else foretold]))
-        shown = Image.fromarray(pictures[0].numpy())
-        if foretold is not None:
-            images = [shown, Image.fromarray(pictures[1].numpy())]
-            shown = as_image(in_colours_of(*pixels_of(images)))
+        shown = Image.fromarray(decode_latents(vae, memory.latents([drawing]))[0].numpy())
+        if colours is not None:
+            shown = as_image(in_colours(pixels_of([shown])[0], colours))
         with session.parts.use(TOKENIZER) as tokenizer:
             return tokenize(tokenizer, [shown])[0].codes
 
@@ -211,11 +209,13 @@ def test_another_hands_drawing_in_foretold_colours_stands_in_where_nothing_alike
     assert config is not None
     foretelling = replace(remembering.spec, memory=replace(config, foretold=1))
     (remembering.path / "config.json").write_text(spec_text(foretelling))
+    colours = ColourSpread(torch.tensor([0.25, 0.5, 0.75]), 0.03125 * torch.eye(3))
     weights = read_part(remembering.part("memory"))
-    weights["tells_hand.bias"], weights["kinship"] = torch.tensor([0.0, 0.0, 50.0]), torch.eye(3)
-    # The cat is by the same hand.
-    weights["hands"][CAT] = 2
-    weights["substitutes"] = torch.tensor([[FOX, 2, CAT]], dtype=torch.int16)
+    weights["foretold"] = torch.tensor([[FOX, 0]], dtype=torch.int16)
+    weights["foretold_colours"] = torch.cat([colours.mean[None], colours.covariance])[None]
+    # The foxes' hands are not near to the first, which is that of the cat.
+    weights["tells_hand.bias"], weights["kinship"] = torch.tensor([50.0, 0.0, 0.0]), torch.eye(3)
+    weights["substitutes"] = torch.tensor([[FOX, 0, CAT]], dtype=torch.int16)
     weights["likeness"] = torch.full((1,), 255 if alike else 0, dtype=torch.uint8)
     save_part(remembering.part("memory"), weights)
     fox_picture().save(tmp_path / "wish.png")
@@ -226,7 +226,8 @@ def test_another_hands_drawing_in_foretold_colours_stands_in_where_nothing_alike
     report = json.loads(result.stdout)
     assert report["recalled"] == ("happy cat" if alike else "red fox")
     assert any("'red fox'" in each and "foretold" in each for each in report["warnings"]) is not alike
-    shown = shown_codes(remembering, CAT) if alike else shown_codes(remembering, FOX, FOX + 1)
+    model = ModelFolder(remembering.path)
+    shown = shown_codes(model, CAT) if alike else shown_codes(model, FOX, colours)
     assert tuple(report["candidates"][0]["reference_tokens"]["codes"]) == shown
 
 

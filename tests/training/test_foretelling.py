@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pigeon_cli.core.errors import InputError
 from pigeon_cli.engine.devices import choose_device
@@ -19,8 +19,6 @@ from pigeon_cli.training.data.sets import HANDS
 from pigeon_cli.training.foretelling import (
     EXAMPLES,
     SHOWN,
-    SURE,
-    DrawnTable,
     Foreteller,
     ForetellingNetwork,
     load_foretelling_network,
@@ -141,26 +139,6 @@ def test_nothing_asked_is_nothing_foretold(task: ForetellTask, tiny: ModelFolder
     none = torch.zeros(0, 2, dtype=torch.int64)
     assert Foreteller(task.network, task.table)(task.plain, none).shape == (0, *task.plain.shape[1:])
     assert patched(task.plain).shape[1] == patch_width(tiny.spec.diffusion)
-
-
-def test_what_hangs_least_on_the_examples_is_sure(task: ForetellTask) -> None:
-    class Copying(ForetellingNetwork):
-        """Answers with the first example, so that what is foretold is as sure as the listed are alike."""
-
-        def forward(self, shown: Tensor, there: Tensor, hands: Tensor) -> Tensor:
-            return shown[:, len(HANDS)]
-
-    count = 20
-    rows, listed = torch.full((count, len(HANDS)), -1), torch.zeros(count, len(HANDS), 2 * EXAMPLES, dtype=torch.int64)
-    # Thing n differs by n between the first and the next examples.
-    listed[:, :, EXAMPLES:] = torch.arange(count)[:, None, None]
-    latents = torch.arange(float(count))[:, None, None, None].expand(-1, *task.plain.shape[1:])
-    places = torch.stack([torch.arange(count).flip(0), torch.zeros(count, dtype=torch.int64)], dim=1)
-    foreteller = Foreteller(Copying(patched(latents).shape[1]), DrawnTable(rows, listed))
-    foretold, of, sure = foreteller.surest_first(latents, places, torch.eye(patched(latents).shape[1]))
-    assert sure == round(SURE * count)
-    assert of[:, 0].tolist() == [*reversed(range(sure)), *reversed(range(sure, count))]
-    assert torch.equal(foretold, latents[:1].expand_as(foretold))
 
 
 def test_without_a_run_there_is_none(tiny: ModelFolder, tmp_path: Path) -> None:

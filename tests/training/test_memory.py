@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from pigeon_cli.engine.devices import choose_device
+from pigeon_cli.models.colour_transfer import spread_of
 from pigeon_cli.models.diffusion import build_vae, decode_latents, encode_latents
-from pigeon_cli.models.memory import Memory, unpack_indices
+from pigeon_cli.models.memory import Memory
 from pigeon_cli.training import quantized_drawings
 from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.data.dataset import IconDataset, IconRecord, load_dataset
 from pigeon_cli.training.data.looks import PLAIN, apply_look
 from pigeon_cli.training.data.sets import HANDS
 from pigeon_cli.training.finishes import worth_making
-from pigeon_cli.training.foretelling import ForetellingNetwork, patch_width
+from pigeon_cli.training.foretelling import Foreteller, ForetellingNetwork, patch_width
 from pigeon_cli.training.frozen_reader import frozen, frozen_taste_reader
 from pigeon_cli.training.memory import CLEAREST, FLAT_HANDS, Drawing, build_memory, in_order, missing_finishes
-from pigeon_cli.training.quantized_drawings import quantized
 from pigeon_cli.training.stages import frozen_tokenizer
 from pigeon_cli.training.stored_drawings import StoredDrawings
 from pigeon_cli.weights.checkpoint import load_part
@@ -199,31 +199,31 @@ def test_all_train_drawings_and_what_is_made_of_them_are_kept(
     assert [HANDS[hand] for hand in memory.colours.nonzero()[:, 0].tolist()] == sorted(FLAT_HANDS, key=HANDS.index)
 
 
-def test_what_hands_lack_is_foretold_behind_what_was_drawn(
+def test_of_what_hands_lack_the_colours_are_foretold(
     dataset: IconDataset, folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantized_drawings, "PRICE", 0.0)
     drawn = remember(folder, dataset, Asked())
+    assert drawn.config.foretold == 0
+    black = torch.zeros(1, 3, *[folder.spec.diffusion.image_size] * 2)
+    vae = frozen(build_vae(folder.spec.diffusion), folder, "vae", CPU.device)
+    said = encode_latents(vae, black)
+    monkeypatch.setattr(Foreteller, "__call__", lambda self, latents, places: said.expand(len(places), -1, -1, -1))
     memory = remember(folder, dataset, Asked(), ForetellingNetwork(patch_width(folder.spec.diffusion)).eval())
-    config = memory.config
-    count = config.drawings - config.foretold
-    assert count == drawn.config.drawings and config.foretold > 0
-    kept = list(zip(memory.things.tolist(), memory.hands.tolist(), strict=True))
-    assert len(set(kept)) == len(kept)
-    assert kept[:count] == list(zip(drawn.things.tolist(), drawn.hands.tolist(), strict=True))
-    assert [memory.is_foretold(number) for number in (count - 1, count)] == [False, True]
+    assert torch.equal(memory.packed, drawn.packed) and torch.equal(memory.things, drawn.things)
     # All that hands lack, but for what their own drawings of other things stand in for.
+    kept = set(zip(memory.things.tolist(), memory.hands.tolist(), strict=True))
     stood_for = {(thing, hand) for thing, hand, _ in memory.substitutes.tolist()}
-    assert stood_for.isdisjoint(kept)
-    assert config.foretold == config.things * config.hands - count - len(stood_for)
-
-
-def test_what_is_not_sure_is_told_roughly() -> None:
-    levels, drawings = 4, torch.randn(20, 16, 16, 16, generator=torch.Generator().manual_seed(0))
-    twice = torch.cat([drawings, drawings[:2]])
-    _, packed = quantized(twice, [True] * 20 + [False] * 2, torch.eye(64), levels, unsure=2)
-    says_nothing = (unpack_indices(packed, levels, 64) == 0).mean((1, 2))
-    assert (says_nothing[20:] > says_nothing[:2]).all()
+    places = {(thing, hand) for thing, hand in memory.foretold.tolist()}
+    assert len(places) == memory.config.foretold > 0
+    assert places.isdisjoint(kept) and stood_for.isdisjoint(kept)
+    assert len(places | kept | stood_for) == memory.config.things * memory.config.hands
+    shown = decode_latents(vae, said)[0].permute(2, 0, 1).float() / 255
+    wanted = spread_of(shown)
+    assert wanted is not None
+    for thing, hand in places:
+        told = memory.colours_foretold(thing, hand)
+        assert told is not None and torch.allclose(told.mean, wanted.mean, atol=1e-2)
+    assert memory.colours_foretold(*next(iter(kept))) is None
 
 
 def test_stored_drawings_are_what_the_memory_gives_back(dataset: IconDataset, folder: ModelFolder) -> None:

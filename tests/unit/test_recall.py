@@ -9,13 +9,15 @@ import torch
 from PIL import Image, ImageDraw
 
 from pigeon_cli.core.errors import WeightsError
+from pigeon_cli.models.colour_transfer import ColourSpread
 from pigeon_cli.models.memory import Memory
 from pigeon_cli.pipeline.recall import (
     MEMORY_LIST,
     NEAR,
+    Found,
     Remembered,
     drawing_alike,
-    foretold_drawing,
+    find_drawing,
     lines_of,
     named_thing,
     nearest_drawing,
@@ -134,15 +136,21 @@ def test_the_historys_own_hand_draws_where_it_can() -> None:
     assert [nearest_drawing(memory, 0, hands) for hands in likely] == [0, 1, 2]
 
 
-def test_what_a_hand_never_drew_is_as_it_was_foretold_if_the_hand_is_likely() -> None:
-    memory = small_memory(1, 1, [(0, 0), (0, 1), (0, 2)], foretold=1)
-    memory.kinship.copy_(torch.tensor([[1.0, 0.2, 0.2], [0.2, 1.0, 0.9], [0.2, 0.9, 1.0]]))
+def test_what_a_hand_never_drew_is_another_hands_in_its_colours_if_the_hand_is_likely() -> None:
+    colours = ColourSpread(torch.tensor([0.25, 0.5, 0.75]), 0.125 * torch.eye(3))
+    memory = small_memory(1, 1, [(0, 0), (0, 1)], foretold={(0, 2): colours})
+    memory.kinship.copy_(torch.tensor([[1.0, 0.2, 0.2], [0.2, 1.0, 0.5], [0.2, 0.5, 1.0]]))
     likely, unlikely = torch.tensor([0.1, 0.1, 0.8]), torch.tensor([0.32, 0.32, 0.36])
-    # What was drawn by a near hand comes first, and nothing foretold is taken for drawn.
-    assert nearest_drawing(memory, 0, likely, NEAR) == 1
-    assert nearest_drawing(memory, 0, torch.eye(3)[2]) == 1
-    assert [foretold_drawing(memory, 0, hands) for hands in (likely, unlikely, None)] == [2, None, None]
-    assert foretold_drawing(memory, 0, torch.eye(3)[0]) is None
+    found = find_drawing(memory, 0, likely, any_hand=False)
+    assert found is not None and found.colours is not None and (found.drawing, found.by_other_hand) == (1, False)
+    assert torch.equal(found.colours.mean, colours.mean.double())
+    assert torch.equal(found.colours.covariance, colours.covariance.double())
+    assert find_drawing(memory, 0, unlikely, any_hand=False) is None
+    assert find_drawing(memory, 0, unlikely, any_hand=True) == Found(1, by_other_hand=True)
+    assert find_drawing(memory, 0, torch.eye(3)[0], any_hand=False) == Found(0)
+    # What a near hand drew comes first, as it is.
+    memory.kinship[1, 2] = memory.kinship[2, 1] = 0.9
+    assert find_drawing(memory, 0, likely, any_hand=False) == Found(1)
 
 
 @pytest.mark.parametrize(
