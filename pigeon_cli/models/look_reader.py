@@ -131,7 +131,7 @@ def _sheet(alpha: Tensor, liked: Tensor) -> Tensor | None:
 
 def _with_grain(look: WornLook, drawings: Tensor, liked: Tensor) -> WornLook:
     """With the large pixels that pictures are made of, or as far out of focus as they are."""
-    cells = _cells(liked)
+    cells = read_cells(liked)
     if cells is not None:
         return dataclasses.replace(look, cells=cells)
     soft = [dataclasses.replace(look, softness=radius / SIDE) for radius in SOFTNESS]
@@ -139,7 +139,8 @@ def _with_grain(look: WornLook, drawings: Tensor, liked: Tensor) -> WornLook:
     return best if error < GAIN * _error(look, drawings, liked) else look
 
 
-def _cells(liked: Tensor) -> int | None:
+def read_cells(liked: Tensor) -> int | None:
+    """How many large pixels RGB pictures [B, 3, S, S] in 0..1 are across that are made of such; ``None`` for others."""
     most = CELL_SHARE * float((kernels.blurred(liked, CELL_BLUR / SIDE) - liked).abs().mean())
     for count in CELLS:
         rows = torch.arange(liked.shape[-1]) * count // liked.shape[-1]

@@ -68,13 +68,14 @@ class WornLook:
         """Premultiplied drawings [B, 4, S, S] to pictures [B, 3, S, S] in 0..1."""
         return self.finished(self.on_sheet(drawings))
 
-    def finished(self, image: Tensor) -> Tensor:
-        """What :meth:`on_sheet` made, [B, 4, S, S], to pictures [B, 3, S, S] in 0..1."""
+    def finished(self, image: Tensor, behind: Tensor | None = None) -> Tensor:
+        """What :meth:`on_sheet` made, [B, 4, S, S], to pictures [B, 3, S, S] in 0..1; ``behind`` [1, 3, S, S], if it
+        is given, is there instead of the sheet."""
         if self.cells is not None:
             image = kernels.pixelation(image, self.cells)
         if self.softness is not None:
             image = kernels.blurred(image, self.softness)
-        behind = self.behind(image)
+        behind = self.behind(image) if behind is None else behind
         if self.shadow is not None:
             behind = (behind + self.shadow.cover(image[:, 3:]) * self.shadow.darkness.view(1, 3, 1, 1)).clamp(0, 1)
         return image[:, :3] + behind * (1 - image[:, 3:])

@@ -44,7 +44,8 @@ class Asked:
     foretold: bool = False
     """Whether that hand never drew it, and the drawing is another's in the colours that it should have."""
     worn: WornDrawing | None = None
-    """That drawing, or the reference where none was recalled, in the history's look, where it was read."""
+    """That drawing, or the reference where none was recalled, as it is to be seen over what the image generator
+    draws."""
     by_other_hand: bool = False
     """Whether nothing else was known than a drawing by a hand that is not near to the history's."""
 
@@ -73,6 +74,6 @@ class Asked:
             return self
         reference, framing = framed_like(self.reference, self.history, self.turned)
         worn = self.worn
-        if worn is not None and worn.given:
+        if worn is not None and worn.framed:
             worn = replace(worn, drawing=reference)
         return replace(self, reference=reference, framing=framing, worn=worn)

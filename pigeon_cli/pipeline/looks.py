@@ -20,8 +20,9 @@ from torch.nn import functional
 from pigeon_cli.core.records import Candidate, TokenMask
 from pigeon_cli.engine.residency import VAE, Parts
 from pigeon_cli.history.preprocess import to_shares
+from pigeon_cli.models.colour_maps import Unchanged
 from pigeon_cli.models.colour_transfer import recoloured, spread_within
-from pigeon_cli.models.look_reader import SIDE, read_look
+from pigeon_cli.models.look_reader import SIDE, read_cells, read_look
 from pigeon_cli.models.memory import Memory
 from pigeon_cli.models.small_pictures import as_image
 from pigeon_cli.models.worn_look import WornLook, cut_out
@@ -48,9 +49,11 @@ class WornDrawing:
 
     drawing: Image.Image
     look: WornLook
-    given: bool = False
-    """Whether it is the reference that was given, on its paper as the history's are on theirs. No hand that is known
-    drew it: its colours become those that the image generator gives it."""
+    framed: bool = False
+    """Whether it is on its paper already as the history's are on theirs, and its colours are to be those that the image
+    generator gives it: no hand that is known drew it, or nothing is known of what befell the history's."""
+    over: bool = False
+    """Whether what the image generator draws around it stays, since no sheet was read."""
 
 
 def look_of(parts: Parts, memory: Memory, pixels: Tensor, lines: Tensor, hand: int) -> WornLook | None:
@@ -67,19 +70,26 @@ def look_of(parts: Parts, memory: Memory, pixels: Tensor, lines: Tensor, hand: i
     return look if look is not None and look.error <= LARGEST_ERROR else None
 
 
+def unread_look(pixels: Tensor) -> WornLook:
+    """What can be told of a look by :func:`pixels_of` a history alone."""
+    return WornLook(Unchanged(), cells=read_cells(pixels))
+
+
 def in_look(
     drawn: Sequence[Image.Image], candidates: Sequence[Candidate], worn: WornDrawing, grid: int
 ) -> list[Image.Image]:
     """RGB images with the ``worn`` drawing over them, by the candidates' reference tokens: as it is where they are
     kept, and where they are hidden the thinner the more of them are, so that nothing of it is seen where all are. One
     token is one of ``grid`` x ``grid`` patches."""
-    look = replace(worn.look, degrees=0, scale=1.0) if worn.given else worn.look
+    look = replace(worn.look, degrees=0, scale=1.0) if worn.framed else worn.look
     drawing = look.on_sheet(cut_out(pixels_of([worn.drawing])))
     shown = []
     for image, candidate in zip(drawn, candidates, strict=True):
-        wanted = spread_within(pixels_of([image])[0], drawing) if worn.given else None
+        behind = pixels_of([image])
+        wanted = spread_within(behind[0], drawing) if worn.framed else None
         above = drawing if wanted is None else recoloured(drawing, wanted)
-        shown.append(_over(image, look.finished(above)[0], candidate.reference_tokens, grid))
+        seen = look.finished(above, behind if worn.over else None)[0]
+        shown.append(_over(image, seen, candidate.reference_tokens, grid))
     return shown
 
 

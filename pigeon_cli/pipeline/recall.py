@@ -27,7 +27,7 @@ from pigeon_cli.models.outlines import outlines
 from pigeon_cli.models.small_pictures import as_image, smoothed_flat
 from pigeon_cli.pipeline.asked import Asked
 from pigeon_cli.pipeline.decode import to_images
-from pigeon_cli.pipeline.looks import WornDrawing, look_of, pixels_of
+from pigeon_cli.pipeline.looks import WornDrawing, look_of, pixels_of, unread_look
 from pigeon_cli.pipeline.settings import Settings
 from pigeon_cli.pipeline.stages import Stages
 from pigeon_cli.pipeline.taste import read_tastes
@@ -267,16 +267,16 @@ def _recalled(
         found = find_drawing(memory, thing, hands, any_hand=wish is None)
     hand = None if hands is None else int(hands.argmax())
     own = hand is not None and _could_be_by(memory, hand, found)
-    look = None
-    if hand is not None and own and pixels is not None:
-        look = look_of(parts, memory, pixels, lines, hand)
+    picture = wish if found is None else picture_of(parts, memory, found)
+    if picture is not None and pixels is not None:
+        look = look_of(parts, memory, pixels, lines, hand) if hand is not None and own else None
+        worn = WornDrawing(picture, unread_look(pixels), framed=True, over=True)
+        asked = replace(asked, worn=worn if look is None else WornDrawing(picture, look, framed=found is None))
     if found is None:
-        return asked if look is None or wish is None else replace(asked, worn=WornDrawing(wish, look, given=True))
-    picture = picture_of(parts, memory, found)
+        return asked
     return replace(
         asked,
         reference=picture,
-        worn=None if look is None else WornDrawing(picture, look),
         recalled=things[int(memory.things[found.drawing])].label,
         by_own_hand=own,
         foretold=found.colours is not None,

@@ -245,7 +245,7 @@ class Session:
             recognised=asked.recognised,
             recalled=asked.recalled,
             reference_framing=asked.framing,
-            look=None if asked.worn is None else asked.worn.look.record(),
+            look=None if asked.worn is None or asked.worn.over else asked.worn.look.record(),
         )
 
     def _masks(self, asked: Asked, settings: Settings, stages: Stages) -> MaskOutcome:
