@@ -236,7 +236,8 @@ def test_a_reference_that_is_nothing_known_stays(
 ) -> None:
     result = pigeon("--history", liked, "--ref", wish, "-n", "1", "--json", "--model", remembering.path)
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["recalled"] is None
+    report = json.loads(result.stdout)
+    assert report["recalled"] is None and report["look"] is None
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ import torch
 from PIL import Image
 
 from pigeon_cli.core.records import Candidate, TokenMask
+from pigeon_cli.models import look_kernels as kernels
 from pigeon_cli.models.colour_maps import Unchanged
 from pigeon_cli.models.small_pictures import as_image, few_colours, pack_picture, smoothed_flat, unpack_picture
 from pigeon_cli.models.worn_look import WornLook, cut_out
-from pigeon_cli.pipeline.looks import WornDrawing, in_look
+from pigeon_cli.pipeline.looks import WornDrawing, in_look, unread_look
 from tests.small_memory import small_memory
 from tests.tiny_drawings import on_white, tiny_drawings
 
@@ -93,7 +94,7 @@ def test_what_is_seen_of_a_reference_lies_over_what_was_drawn(size: int) -> None
 def test_a_reference_that_was_given_stays_where_it_is_in_the_colours_that_each_drawing_has() -> None:
     given = as_image(on_white(tiny_drawings(1))[0])
     sheet = torch.tensor([[0.9, 0.8, 0.7], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
-    worn = WornDrawing(given, WornLook(Unchanged(), degrees=20, scale=0.5, sheet=sheet), given=True)
+    worn = WornDrawing(given, WornLook(Unchanged(), degrees=20, scale=0.5, sheet=sheet), framed=True)
     # They are drawn in one colour each; the sheet is what was read.
     drawn = [Image.new("RGB", (128, 128), colour) for colour in ((40, 80, 200), (200, 60, 60))]
     shown = [np.asarray(image) for image in in_look(drawn, [candidate(), candidate()], worn, 4)]
@@ -101,3 +102,22 @@ def test_a_reference_that_was_given_stays_where_it_is_in_the_colours_that_each_d
     for image, one in zip(shown, drawn, strict=True):
         assert image[0, 0].tolist() == pytest.approx([230, 204, 178], abs=2)
         assert image[inside].mean(0).tolist() == pytest.approx(list(np.asarray(one)[0, 0]), abs=6)
+
+
+@pytest.mark.parametrize("cells", [None, 16])
+def test_where_no_look_was_read_what_was_drawn_around_the_reference_stays(cells: int | None) -> None:
+    plain = on_white(tiny_drawings(1))
+    liked = kernels.pixelation(cut_out(plain), 16)[:, :3] if cells else plain
+    look = unread_look(liked)
+    assert look.cells == cells
+    worn = WornDrawing(as_image(plain[0]), look, framed=True, over=True)
+    drawn = Image.linear_gradient("L").resize((128, 128)).convert("RGB")
+    shown = np.asarray(in_look([drawn], [candidate()], worn, 4)[0]).astype(int)
+    inside = cut_out(plain)[0, 3].numpy()
+    if cells is None:
+        assert np.abs(shown - np.asarray(drawn))[inside == 0].max() <= 1
+    # Lines are the reference's: what is drawn behind it has none from left to right.
+    across = np.abs(np.diff(shown.sum(2), axis=1))
+    assert across.max() > 60
+    blocks = across[64].reshape(-1)[7::8] if cells else across[64]
+    assert across[64].sum() == pytest.approx(blocks.sum(), abs=2)
