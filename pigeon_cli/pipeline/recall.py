@@ -270,8 +270,11 @@ def _recalled(
     picture = wish if found is None else picture_of(parts, memory, found)
     if picture is not None and pixels is not None:
         look = look_of(parts, memory, pixels, lines, hand) if hand is not None and own else None
-        worn = WornDrawing(picture, unread_look(pixels), framed=True, over=True)
-        asked = replace(asked, worn=worn if look is None else WornDrawing(picture, look, framed=found is None))
+        if look is None:
+            worn = WornDrawing(picture, unread_look(pixels), framed=True, over=True)
+        else:
+            worn = WornDrawing(picture, look, framed=found is None)
+        asked = replace(asked, worn=worn)
     if found is None:
         return asked
     return replace(
