@@ -83,14 +83,20 @@ def in_look(
     token is one of ``grid`` x ``grid`` patches."""
     look = replace(worn.look, degrees=0, scale=1.0) if worn.framed else worn.look
     drawing = look.on_sheet(cut_out(pixels_of([worn.drawing])))
-    shown = []
-    for image, candidate in zip(drawn, candidates, strict=True):
-        behind = pixels_of([image])
-        wanted = spread_within(behind[0], drawing) if worn.framed else None
-        above = drawing if wanted is None else recoloured(drawing, wanted)
-        seen = look.finished(above, behind if worn.over else None)[0]
-        shown.append(_over(image, seen, candidate.reference_tokens, grid))
-    return shown
+    if worn.framed:
+        seen = [_as_coloured(drawing, look, image, worn.over) for image in drawn]
+    else:
+        seen = [look.finished(drawing)[0]] * len(drawn)
+    masks = [candidate.reference_tokens for candidate in candidates]
+    return [_over(image, above, mask, grid) for image, above, mask in zip(drawn, seen, masks, strict=True)]
+
+
+def _as_coloured(drawing: Tensor, look: WornLook, image: Image.Image, over: bool) -> Tensor:
+    """A premultiplied ``drawing`` [1, 4, S, S] in the colours that an RGB image has there, as a picture [3, S, S]."""
+    behind = pixels_of([image])
+    wanted = spread_within(behind[0], drawing)
+    above = drawing if wanted is None else recoloured(drawing, wanted)
+    return look.finished(above, behind if over else None)[0]
 
 
 def _over(image: Image.Image, above: Tensor, mask: TokenMask | None, grid: int) -> Image.Image:

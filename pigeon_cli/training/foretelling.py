@@ -1,7 +1,7 @@
 """How a hand would draw what it never drew: foretold from what other hands make of the thing, and from what this hand
 makes of things that others draw alike.
 
-A network of training alone (stage ``foretell``), which makes drawings for the memory and is not shipped. It draws in
+A network of training alone (stage ``foretell``), which makes drawings whose colours the memory keeps. It draws in
 the hand's own places and colours, where another hand's drawing never is; that it decides where much is likely, instead
 of smearing, it learns from a critic (:mod:`pigeon_cli.training.drawing_critic`).
 """

@@ -20,13 +20,13 @@ PRICE: Final = 0.0055
 were always told."""
 
 
-def quantized(latents: Tensor, true: Sequence[bool], metric: Tensor, levels: int = LEVELS) -> tuple[Tensor, bytes]:
+def quantized(latents: Tensor, true: Sequence[bool], metric: Tensor) -> tuple[Tensor, bytes]:
     """Codebooks fitted to those of latents [drawings, c, h, w] that are ``true``, and the packed indices of all.
 
     ``metric``: of :func:`pigeon_cli.training.pixel_metric.pixel_metric`.
     """
     patches = to_patches(latents, PATCH_SIDE)
-    books = fit_books(patches[torch.tensor(true)].flatten(0, 1), levels, metric)
+    books = fit_books(patches[torch.tensor(true)].flatten(0, 1), LEVELS, metric)
     found = quantize(patches.flatten(0, 1), books, metric, PRICE * patches.shape[2])
     indices: NDArray[np.uint8] = found.unflatten(1, patches.shape[:2]).numpy()
     return books, pack_indices(indices.transpose(1, 0, 2))
