@@ -164,6 +164,12 @@ class MemoryConfig:
     """Of the drawings, those that are kept as pictures."""
     picture_bytes: int = 0
     """What these take."""
+    redrawn: int = 0
+    """Places that hands never drew, and for which another's drawing is kept with what becomes of it."""
+    sketched: int = 0
+    """Of such drawings, those that are kept in few colours."""
+    sketch_bytes: int = 0
+    """What these take."""
 
     @property
     def patches(self) -> int:

@@ -25,6 +25,7 @@ from torch.nn import functional
 from pigeon_cli.core.configs import MemoryConfig
 from pigeon_cli.models.colour_transfer import ColourSpread
 from pigeon_cli.models.outlines import CELLS
+from pigeon_cli.models.redrawing import BOX_SCALE, PALETTE, Redrawing
 from pigeon_cli.models.small_pictures import unpack_picture
 
 ENTRIES: Final = 256
@@ -71,6 +72,18 @@ class Memory(nn.Module):
     """int32 [pictured]: where each ends."""
     pictured: Tensor
     """int16 [pictured]: of which drawings they are."""
+    redrawn: Tensor
+    """int16 [redrawn, 3]: a thing, a hand that has no drawing of it, and the drawing by another that is shown."""
+    redrawn_boxes: Tensor
+    """uint8 [redrawn, 4]: where, top, bottom, left and right in 255ths of the side."""
+    redrawn_colours: Tensor
+    """uint8 [redrawn, 2, PALETTE, 3]: the colours of that drawing, and what they turn into."""
+    sketches: Tensor
+    """uint8 [sketch_bytes]: files as those of ``pictures``, in PALETTE colours, of drawings that are shown so."""
+    sketch_ends: Tensor
+    """int32 [sketched]: where each ends."""
+    sketched: Tensor
+    """int16 [sketched]: of which drawings they are."""
 
     def __init__(self, config: MemoryConfig) -> None:
         super().__init__()
@@ -92,6 +105,12 @@ class Memory(nn.Module):
         self.register_buffer("pictures", torch.zeros(config.picture_bytes, dtype=torch.uint8))
         self.register_buffer("picture_ends", torch.zeros(config.pictured, dtype=torch.int32))
         self.register_buffer("pictured", torch.zeros(config.pictured, dtype=torch.int16))
+        self.register_buffer("redrawn", torch.zeros(config.redrawn, 3, dtype=torch.int16))
+        self.register_buffer("redrawn_boxes", torch.zeros(config.redrawn, 4, dtype=torch.uint8))
+        self.register_buffer("redrawn_colours", torch.zeros(config.redrawn, 2, PALETTE, 3, dtype=torch.uint8))
+        self.register_buffer("sketches", torch.zeros(config.sketch_bytes, dtype=torch.uint8))
+        self.register_buffer("sketch_ends", torch.zeros(config.sketched, dtype=torch.int32))
+        self.register_buffer("sketched", torch.zeros(config.sketched, dtype=torch.int16))
         self.projection = nn.Linear(CELLS, config.key_width, bias=False)
         self.tells_hand = nn.Linear(config.taste_width, config.hands)
 
@@ -109,18 +128,19 @@ class Memory(nn.Module):
 
     def picture(self, drawing: int) -> Image.Image | None:
         """The RGB picture of a drawing that is kept as one; latents say less of it, or nothing."""
-        rows = (self.pictured == drawing).nonzero()[:, 0].tolist()
-        if not rows:
-            return None
-        end = int(self.picture_ends[rows[0]])
-        start = int(self.picture_ends[rows[0] - 1]) if rows[0] else 0
-        return unpack_picture(self.pictures[start:end].cpu().numpy().tobytes())
+        return _unpacked(self.pictures, self.picture_ends, self.pictured, drawing)
+
+    def sketch(self, drawing: int) -> Image.Image | None:
+        """The RGB picture of a drawing in few colours, if one is kept."""
+        return _unpacked(self.sketches, self.sketch_ends, self.sketched, drawing)
 
     def learn_pictures(self, files: Mapping[int, bytes]) -> None:
         """Keep files of :func:`pigeon_cli.models.small_pictures.pack_picture`, by drawings."""
-        self.pictured.copy_(torch.tensor(list(files), dtype=torch.int16))
-        self.picture_ends.copy_(torch.tensor(list(itertools.accumulate(map(len, files.values()))), dtype=torch.int32))
-        self.pictures.copy_(torch.from_numpy(np.frombuffer(b"".join(files.values()), dtype=np.uint8).copy()))
+        _pack(files, self.pictures, self.picture_ends, self.pictured)
+
+    def learn_sketches(self, files: Mapping[int, bytes]) -> None:
+        """Keep such files in :data:`PALETTE` colours."""
+        _pack(files, self.sketches, self.sketch_ends, self.sketched)
 
     def key_of(self, lines: Tensor) -> Tensor:
         """Outlines [..., CELLS] to unit vectors [..., key_width] in float32."""
@@ -194,6 +214,21 @@ class Memory(nn.Module):
         mean, *covariance = self.foretold_colours[row].double().cpu()
         return ColourSpread(mean, torch.stack(covariance))
 
+    def learn_redrawn(self, entries: Tensor, redrawings: Sequence[Redrawing]) -> None:
+        """Keep what becomes of other hands' drawings, int64 [redrawn, 3] as the buffer has it."""
+        self.redrawn.copy_(entries)
+        for row, each in enumerate(redrawings):
+            self.redrawn_boxes[row] = (torch.tensor(each.box) * BOX_SCALE).round().clamp(0, BOX_SCALE)
+            self.redrawn_colours[row] = torch.stack([each.was, each.becomes])
+
+    def redrawing(self, thing: int, hand: int) -> tuple[int, Redrawing] | None:
+        """The other hand's drawing that is shown of what ``hand`` never drew, and what becomes of it."""
+        row = self._row(self.redrawn[:, :2], thing, hand)
+        if row is None:
+            return None
+        top, bottom, left, right = (self.redrawn_boxes[row].float() / BOX_SCALE).tolist()
+        return int(self.redrawn[row, 2]), Redrawing((top, bottom, left, right), *self.redrawn_colours[row])
+
     def learn_substitutes(self, entries: Tensor, likeness: Tensor) -> None:
         """Keep what stands in for what, int64 [substitutes, 3] as the buffer has it, and how like it should be, float 0
         to 1 [substitutes]."""
@@ -213,6 +248,20 @@ class Memory(nn.Module):
         """Where in places [N, 2] a thing and a hand are."""
         rows = (places == torch.tensor([thing, hand], device=places.device)).all(1).nonzero()[:, 0].tolist()
         return rows[0] if rows else None
+
+
+def _unpacked(files: Tensor, ends: Tensor, drawings: Tensor, drawing: int) -> Image.Image | None:
+    rows = (drawings == drawing).nonzero()[:, 0].tolist()
+    if not rows:
+        return None
+    start, end = int(ends[rows[0] - 1]) if rows[0] else 0, int(ends[rows[0]])
+    return unpack_picture(files[start:end].cpu().numpy().tobytes())
+
+
+def _pack(packed: Mapping[int, bytes], files: Tensor, ends: Tensor, drawings: Tensor) -> None:
+    drawings.copy_(torch.tensor(list(packed), dtype=torch.int16))
+    ends.copy_(torch.tensor(list(itertools.accumulate(map(len, packed.values()))), dtype=torch.int32))
+    files.copy_(torch.from_numpy(np.frombuffer(b"".join(packed.values()), dtype=np.uint8).copy()))
 
 
 def to_patches(latents: Tensor, side: int) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from typing import Final
 
+import numpy as np
+import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 
@@ -19,6 +21,11 @@ SPECKS: Final = 3
 def as_image(picture: Tensor) -> Image.Image:
     """The RGB image of a picture float [3, H, W] in 0..1."""
     return Image.fromarray((picture * 255).round().byte().permute(1, 2, 0).cpu().numpy())
+
+
+def as_pixels(picture: Image.Image) -> Tensor:
+    """An RGB picture as float32 [3, H, W] in 0..1."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
 
 
 def few_colours(picture: Image.Image, colours: int) -> Image.Image:

@@ -3,8 +3,8 @@
 The base model draws references from words alone (DESIGN.md section 2), but what a small one draws so nobody recognises.
 Where words name a thing that it was shown in training, or a reference is recognised as one, the drawing of that thing
 by the hand that is nearest to the taste takes the reference's place; where no near hand has one, the drawing of another
-thing by the taste's own hand, if that should draw the two much alike, or else another hand's drawing in the colours
-that were foretold of it.
+thing by the taste's own hand, if that should draw the two much alike, or else another hand's drawing as large and in
+the colours as that hand should have drawn it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pigeon_cli.engine.residency import MEMORY, VAE, Parts
 from pigeon_cli.models.colour_transfer import ColourSpread, in_colours
 from pigeon_cli.models.memory import Memory
 from pigeon_cli.models.outlines import outlines
+from pigeon_cli.models.redrawing import Redrawing, redrawn
 from pigeon_cli.models.small_pictures import as_image, smoothed_flat
 from pigeon_cli.pipeline.asked import Asked
 from pigeon_cli.pipeline.decode import to_images
@@ -172,10 +173,17 @@ class Found:
     """The number of a drawing that is to take a reference's place."""
 
     drawing: int
+    redrawing: Redrawing | None = None
+    """What becomes of it, another hand's drawing, for the history's, which has nothing like it."""
     colours: ColourSpread | None = None
-    """Those that were foretold of the history's hand, which has nothing like this drawing of another's."""
+    """Or but the colours that were foretold of the history's hand."""
     by_other_hand: bool = False
     """Whether not even these were known."""
+
+    @property
+    def foretold(self) -> bool:
+        """Whether another hand's drawing is shown as the history's hand should have drawn it."""
+        return self.redrawing is not None or self.colours is not None
 
 
 def find_drawing(memory: Memory, thing: int, hands: Tensor | None, any_hand: bool) -> Found | None:
@@ -186,17 +194,24 @@ def find_drawing(memory: Memory, thing: int, hands: Tensor | None, any_hand: boo
         drawing = drawing_alike(memory, thing, hands)
     if drawing is not None:
         return Found(drawing)
+    hand = likely_hand(hands)
+    redrawing = None if hand is None else memory.redrawing(thing, hand)
+    if redrawing is not None:
+        return Found(*redrawing)
     other = nearest_drawing(memory, thing, hands)
     if other is None:
         return None
     colours = foretold_colours(memory, thing, hands)
     if colours is None and not any_hand:
         return None
-    return Found(other, colours, by_other_hand=colours is None)
+    return Found(other, colours=colours, by_other_hand=colours is None)
 
 
 def picture_of(parts: Parts, memory: Memory, found: Found) -> Image.Image:
     """The RGB picture of a drawing."""
+    if found.redrawing is not None:
+        sketch = memory.sketch(found.drawing) or kept_picture(parts, memory, found.drawing)
+        return redrawn(sketch, found.redrawing)
     picture = kept_picture(parts, memory, found.drawing)
     return picture if found.colours is None else as_image(in_colours(pixels_of([picture])[0], found.colours))
 
@@ -282,7 +297,7 @@ def _recalled(
         reference=picture,
         recalled=things[int(memory.things[found.drawing])].label,
         by_own_hand=own,
-        foretold=found.colours is not None,
+        foretold=found.foretold,
         by_other_hand=found.by_other_hand and not own,
     )
 
@@ -290,4 +305,4 @@ def _recalled(
 def _could_be_by(memory: Memory, hand: int, found: Found | None) -> bool:
     """Whether ``hand`` drew what was found, or it gets the colours that this hand should give it, as a reference gets
     them that stays."""
-    return found is None or found.colours is not None or int(memory.hands[found.drawing]) == hand
+    return found is None or found.foretold or int(memory.hands[found.drawing]) == hand

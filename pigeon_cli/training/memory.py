@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, cast
@@ -19,6 +20,7 @@ from pigeon_cli.core.randomness import stream_seed
 from pigeon_cli.models.colour_transfer import ColourSpread, spread_of
 from pigeon_cli.models.diffusion import build_vae, decode_latents, encode_latents
 from pigeon_cli.models.memory import Memory
+from pigeon_cli.models.redrawing import PALETTE
 from pigeon_cli.models.small_pictures import pack_picture
 from pigeon_cli.models.taste import TasteReader
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
@@ -32,7 +34,9 @@ from pigeon_cli.training.finishes import worth_making
 from pigeon_cli.training.foretelling import Foreteller, ForetellingNetwork, drawn_table
 from pigeon_cli.training.frozen_reader import frozen, tastes_of
 from pigeon_cli.training.pixel_metric import pixel_metric
+from pigeon_cli.training.placed_drawings import PlacedDrawings
 from pigeon_cli.training.quantized_drawings import LEVELS, PATCH_SIDE, quantized
+from pigeon_cli.training.redrawings import Redrawn, redrawings
 from pigeon_cli.training.substitutes import DrawnThings, substitutes
 from pigeon_cli.weights.checkpoint import save_part
 from pigeon_cli.weights.spec_file import change_spec
@@ -50,6 +54,8 @@ COLOURS: Final = {
 pictures, and what stands in for others, which is drawn by itself as they are."""
 FLAT_HANDS, ROUGH_COLOURS = ("twemoji", "fluent-emoji-flat", "emojione"), 10
 """Icon sets that hardly shade, and in how many colours their drawings are brought that the latents roughened."""
+SKETCH_BYTES: Final = 520_000
+"""What the pictures may take of drawings that are redrawn for others, the most used first; latents tell the rest."""
 INK_SHARE: Final = 0.5
 """What the agreement of lines counts where colours would have to be told from ink."""
 KEY_WIDTH: Final = 64
@@ -110,16 +116,21 @@ def build_memory(
     instead = substitutes(drawn, kin, lacking, ALIKE)
     pictures |= _stand_ins(batches, drawings, places, instead[0])
     metric = pixel_metric(vae, latents, PATCH_SIDE)
-    lacked, colours = places[:0], list[ColourSpread]()
+    lacked, colours, redrawn = places[:0], list[ColourSpread](), dict[tuple[int, int], Redrawn]()
     if network is not None:
-        foretell = Foreteller(network, drawn_table(seen, drawn, kin))
+        table = drawn_table(seen, drawn, kin)
         unaided = lacking & _others(instead[0][:, :2], len(things))
-        lacked, colours = _foretold(vae, foretell, latents[of_records].to(batches.device), unaided.nonzero())
+        redrawn = redrawings(PlacedDrawings(batches, table, kin), map(tuple, unaided.nonzero().tolist()))
+        for place in redrawn:
+            unaided[place] = False
+        known = latents[of_records].to(batches.device)
+        lacked, colours = _foretold(vae, Foreteller(network, table), known, unaided.nonzero())
+    sketches = _sketches(batches, of_records, redrawn.values())
     books, packed = quantized(latents, [not drawing.is_made for drawing in drawings], metric)
     config = MemoryConfig(
         len(places), LEVELS, latents.shape[1], latents.shape[2], PATCH_SIDE, len(packed), len(things), len(seen),
         KEY_WIDTH, len(HANDS), cast(TasteConfig, folder.spec.taste).width, len(instead[0]), len(lacked),
-        len(pictures), sum(map(len, pictures.values())),
+        len(pictures), sum(map(len, pictures.values())), len(redrawn), len(sketches), sum(map(len, sketches.values())),
     )  # fmt: skip
     memory = Memory(config)
     memory.packed.copy_(torch.frombuffer(bytearray(packed), dtype=torch.uint8))
@@ -132,6 +143,9 @@ def build_memory(
     memory.learn_substitutes(*instead)
     memory.learn_foretold(lacked, colours)
     memory.learn_pictures(pictures)
+    entries = [[*place, int(of_records[each.row])] for place, each in redrawn.items()]
+    memory.learn_redrawn(torch.tensor(entries).view(-1, 3), [each.redrawing for each in redrawn.values()])
+    memory.learn_sketches(sketches)
     memory.colours[[HANDS.index(name) for name in FLAT_HANDS]] = ROUGH_COLOURS
     _learn_hands(memory, batches, tokenizer, reader)
     save_part(folder.part("memory"), memory.state_dict())
@@ -227,6 +241,20 @@ def _stand_ins(batches: IconBatches, drawings: Sequence[Drawing], places: Tensor
     files: dict[int, bytes] = {}
     for some, pictures in _plain_pictures(batches, drawings, chosen):
         files |= _packed(drawings, some, pictures)
+    return files
+
+
+def _sketches(batches: IconBatches, of_records: Tensor, redrawn: Iterable[Redrawn]) -> dict[int, bytes]:
+    """By the numbers of their drawings, ``of_records`` [records], pictures of those train drawings that are redrawn
+    most often, up to :data:`SKETCH_BYTES`."""
+    files: dict[int, bytes] = {}
+    size = 0
+    for row, _ in Counter(each.row for each in redrawn).most_common():
+        file = pack_picture(apply_look(PLAIN, batches.rgba([batches.train[row]]))[0], PALETTE)
+        size += len(file)
+        if size > SKETCH_BYTES:
+            break
+        files[int(of_records[row])] = file
     return files
 
 

@@ -19,6 +19,7 @@ from pigeon_cli.engine.residency import MEMORY, TOKENIZER, VAE
 from pigeon_cli.models.colour_maps import Unchanged
 from pigeon_cli.models.colour_transfer import ColourSpread, in_colours
 from pigeon_cli.models.diffusion import decode_latents
+from pigeon_cli.models.redrawing import PALETTE
 from pigeon_cli.models.small_pictures import as_image
 from pigeon_cli.models.worn_look import WornLook
 from pigeon_cli.pipeline import recall
@@ -229,6 +230,36 @@ def test_another_hands_drawing_in_foretold_colours_stands_in_where_nothing_alike
     model = ModelFolder(remembering.path)
     shown = shown_codes(model, CAT) if alike else shown_codes(model, FOX, colours)
     assert tuple(report["candidates"][0]["reference_tokens"]["codes"]) == shown
+
+
+def test_another_hands_drawing_is_redrawn_where_that_is_known(
+    pigeon: Pigeon, liked: Path, remembering: ModelFolder, tmp_path: Path
+) -> None:
+    config = remembering.spec.memory
+    assert config is not None
+    redrawing = replace(remembering.spec, memory=replace(config, redrawn=1))
+    (remembering.path / "config.json").write_text(spec_text(redrawing))
+    weights = read_part(remembering.part("memory"))
+    drawing = weights["things"].tolist().index(FOX)
+    weights["redrawn"] = torch.tensor([[FOX, 0, drawing]], dtype=torch.int16)
+    weights["redrawn_boxes"] = torch.tensor([[26, 230, 26, 230]], dtype=torch.uint8)
+    palette = torch.full((PALETTE, 3), 255, dtype=torch.uint8)
+    turned = palette.clone()
+    palette[0], turned[0] = torch.tensor([0, 0, 0]), torch.tensor([40, 90, 200])
+    weights["redrawn_colours"] = torch.stack([palette, turned])[None]
+    weights["tells_hand.bias"], weights["kinship"] = torch.tensor([50.0, 0.0, 0.0]), torch.eye(3)
+    weights["likeness"] = torch.zeros(1).byte()
+    save_part(remembering.part("memory"), weights)
+    fox_picture().save(tmp_path / "wish.png")
+    result = pigeon(
+        "--history", liked, "--ref", tmp_path / "wish.png", "-n", "1", "--json", "--model", remembering.path
+    )
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["recalled"] == "red fox"
+    assert any("'red fox'" in each and "foretold" in each for each in report["warnings"])
+    model = ModelFolder(remembering.path)
+    assert tuple(report["candidates"][0]["reference_tokens"]["codes"]) != shown_codes(model, FOX)
 
 
 def test_a_reference_that_is_nothing_known_stays(

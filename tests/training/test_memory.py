@@ -14,7 +14,7 @@ from pigeon_cli.engine.devices import choose_device
 from pigeon_cli.models.colour_transfer import spread_of
 from pigeon_cli.models.diffusion import build_vae, decode_latents, encode_latents
 from pigeon_cli.models.memory import Memory
-from pigeon_cli.training import quantized_drawings
+from pigeon_cli.training import quantized_drawings, redrawings
 from pigeon_cli.training.batches import IconBatches
 from pigeon_cli.training.data.dataset import IconDataset, IconRecord, load_dataset
 from pigeon_cli.training.data.looks import PLAIN, apply_look
@@ -202,8 +202,9 @@ def test_all_train_drawings_and_what_is_made_of_them_are_kept(
 def test_of_what_hands_lack_the_colours_are_foretold(
     dataset: IconDataset, folder: ModelFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(redrawings, "TREES", 5)
     drawn = remember(folder, dataset, Asked())
-    assert drawn.config.foretold == 0
+    assert drawn.config.foretold == drawn.config.redrawn == 0
     black = torch.zeros(1, 3, *[folder.spec.diffusion.image_size] * 2)
     vae = frozen(build_vae(folder.spec.diffusion), folder, "vae", CPU.device)
     said = encode_latents(vae, black)
@@ -213,14 +214,22 @@ def test_of_what_hands_lack_the_colours_are_foretold(
     # All that hands lack, but for what their own drawings of other things stand in for.
     kept = set(zip(memory.things.tolist(), memory.hands.tolist(), strict=True))
     stood_for = {(thing, hand) for thing, hand, _ in memory.substitutes.tolist()}
-    places = {(thing, hand) for thing, hand in memory.foretold.tolist()}
-    assert len(places) == memory.config.foretold > 0
+    coloured = {(thing, hand) for thing, hand in memory.foretold.tolist()}
+    redrawn = {(thing, hand): drawing for thing, hand, drawing in memory.redrawn.tolist()}
+    assert len(coloured) == memory.config.foretold > 0 and len(redrawn) == memory.config.redrawn > 0
+    assert coloured.isdisjoint(redrawn)
+    places = coloured | set(redrawn)
     assert places.isdisjoint(kept) and stood_for.isdisjoint(kept)
     assert len(places | kept | stood_for) == memory.config.things * memory.config.hands
     shown = decode_latents(vae, said)[0].permute(2, 0, 1).float() / 255
     wanted = spread_of(shown)
     assert wanted is not None
-    for thing, hand in places:
+    # Redrawn is a true drawing of the same thing by another hand; all are few enough to be sketched.
+    for (thing, hand), drawing in redrawn.items():
+        assert int(memory.things[drawing]) == thing and int(memory.hands[drawing]) != hand
+        assert drawing in memory.key_drawings and memory.sketch(drawing) is not None
+    assert memory.config.sketched == len(set(redrawn.values()))
+    for thing, hand in coloured:
         told = memory.colours_foretold(thing, hand)
         assert told is not None and torch.allclose(told.mean, wanted.mean, atol=1e-2)
     assert memory.colours_foretold(*next(iter(kept))) is None

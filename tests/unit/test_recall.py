@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from pigeon_cli.core.errors import WeightsError
 from pigeon_cli.models.colour_transfer import ColourSpread
 from pigeon_cli.models.memory import Memory
+from pigeon_cli.models.redrawing import PALETTE, Redrawing
 from pigeon_cli.pipeline.recall import (
     MEMORY_LIST,
     NEAR,
@@ -151,6 +152,20 @@ def test_what_a_hand_never_drew_is_another_hands_in_its_colours_if_the_hand_is_l
     # What a near hand drew comes first, as it is.
     memory.kinship[1, 2] = memory.kinship[2, 1] = 0.9
     assert find_drawing(memory, 0, likely, any_hand=False) == Found(1)
+
+
+def test_what_should_become_of_another_hands_drawing_comes_before_its_colours_alone() -> None:
+    redrawing = Redrawing((0.0, 1.0, 0.0, 1.0), *torch.zeros(2, PALETTE, 3, dtype=torch.uint8))
+    colours = ColourSpread(torch.tensor([0.25, 0.5, 0.75]), 0.125 * torch.eye(3))
+    memory = small_memory(
+        1, 1, [(0, 0), (0, 1)], foretold={(0, 2): colours}, redrawn={(0, 2): (0, redrawing)}
+    )  # fmt: skip
+    memory.kinship.copy_(torch.eye(3))
+    found = find_drawing(memory, 0, torch.tensor([0.1, 0.1, 0.8]), any_hand=False)
+    assert found is not None and found.foretold and found.redrawing is not None and found.colours is None
+    assert (found.drawing, found.by_other_hand) == (0, False)
+    unlikely = torch.tensor([0.32, 0.32, 0.36])
+    assert find_drawing(memory, 0, unlikely, any_hand=False) is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,224 @@
+"""How a hand would place and colour another's drawing of what it never drew, as decision trees learned it.
+
+Networks that draw anew smear, and one map of all colours makes skin green. Trees tell each colour of another's drawing
+what it is likely to turn into, among the colours that the hand lays on; of these those are taken together that are
+likely and leave the drawing's contrasts. They are not shipped; the memory keeps what they say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+from sklearn.cluster import KMeans
+from sklearn.ensemble import ExtraTreesRegressor
+
+from pigeon_cli.models.redrawing import PALETTE, PAPER, Redrawing, drawn_box
+from pigeon_cli.training.placed_drawings import INK, PlacedDrawings, Sketch
+from pigeon_cli.training.regions import Labels, Numbers, lab
+
+COLOURS, SAMPLED, STEEP = 64, 60, 6.0
+"""How many colours a hand lays on, from how many places of each drawing they are told, and the most change there."""
+TREES, LEAF, SHARE = 100, 3, 0.4
+"""Of the forests, the fewest examples that a leaf tells of, and the share of what is told among which a branch
+chooses."""
+DONORS, LEAST_THERE = 3, 0.35
+"""Other hands whose drawings of a thing teach, and how much must be drawn in place of a colour to teach it."""
+NEAR: Final = 12.0
+"""Distance (CIELAB) over which a colour that was laid on speaks for others."""
+CONTRAST, STRONG = 4.0, 40.0
+"""What lost contrasts count against likelihood, and the contrast (CIELAB) from which on they count fully."""
+ROUNDS: Final = 8
+LONGER: Final = 1.2
+"""Times which a drawing may get longer for its width, or wider."""
+TINY: Final = 1e-3
+
+
+@dataclass(frozen=True)
+class Redrawn:
+    """A train drawing, by its number, and what becomes of it."""
+
+    row: int
+    redrawing: Redrawing
+
+
+class Redrawer:
+    """What each hand would make of others' drawings."""
+
+    def __init__(self, placed: PlacedDrawings, hand: int) -> None:
+        """Learn one hand with colours."""
+        self.placed, self.hand = placed, hand
+        self.palette = _laid_on([placed.pictures[row] for row in placed.rows[placed.drawn_by(hand), hand]])
+        self.boxes = _forest()
+        things = placed.drawn_by(hand).tolist()
+        rows = [int(placed.rows[thing, hand]) for thing in things]
+        self.boxes.fit(np.stack([placed.told_of_box(thing, hand) for thing in things]), placed.boxes[rows])
+        told, answers, weights = [], [], []
+        for thing, row in zip(things, rows, strict=True):
+            for donor in placed.donors(thing, hand)[:DONORS]:
+                sketch = Sketch.of(placed.pictures[placed.rows[thing, donor]])
+                if not sketch.drawn:
+                    continue
+                known = placed.told_of_colours(sketch, thing, hand, donor)
+                sizes = np.bincount(sketch.labels.ravel())[sketch.drawn]
+                for place, colour, share in placed.answers(sketch, row):
+                    if share >= LEAST_THERE:
+                        told.append(known[place])
+                        answers.append(colour)
+                        weights.append(share * np.sqrt(sizes[place]))
+        self.forest = _forest().fit(np.stack(told), np.stack(answers), weights)
+        self.likely = self._votes(np.stack(told), np.stack(answers), np.array(weights))
+
+    def __call__(self, thing: int, donor: int) -> Redrawing | None:
+        """What becomes of the drawing of a thing by the hand ``donor``; ``None`` where nothing is drawn on it."""
+        picture = self.placed.pictures[self.placed.rows[thing, donor]]
+        sketch = Sketch.of(picture)
+        if not sketch.drawn:
+            return None
+        told = self.placed.told_of_colours(sketch, thing, self.hand, donor)
+        box = self.boxes.predict(self.placed.told_of_box(thing, self.hand)[None])[0]
+        chosen = chosen_colours(sketch, self._likelihood(told), lab(self.palette[None])[0])
+        was, becomes = np.full((2, PALETTE, 3), 255, dtype=np.uint8)
+        was[: len(sketch.colours)] = sketch.colours
+        becomes[sketch.drawn] = self.palette[chosen]
+        return Redrawing(fitting_box(picture, box), torch.from_numpy(was), torch.from_numpy(becomes))
+
+    def _votes(self, told: Numbers, answers: Numbers, weights: Numbers) -> list[Numbers]:
+        """Of every tree what its leaves [nodes, COLOURS] say for the hand's colours."""
+        apart = np.square(answers[:, None] - lab(self.palette[None])).sum(2)
+        speaks = np.exp(-apart / (2 * NEAR**2)) * weights[:, None]
+        votes = []
+        for leaves, tree in zip(self.forest.apply(told).T, self.forest.estimators_, strict=True):
+            said, heard = np.zeros((tree.tree_.node_count, len(self.palette))), np.zeros(tree.tree_.node_count)
+            np.add.at(said, leaves, speaks)
+            np.add.at(heard, leaves, weights)
+            votes.append(said / np.maximum(heard, TINY)[:, None])
+        return votes
+
+    def _likelihood(self, told: Numbers) -> Numbers:
+        """[colours, COLOURS] of what is told of the colours of a sketch."""
+        leaves = self.forest.apply(told).T
+        likelihood: Numbers = np.mean([said[leaf] for said, leaf in zip(self.likely, leaves, strict=True)], axis=0)
+        return likelihood
+
+
+def redrawings(placed: PlacedDrawings, places: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Redrawn]:
+    """Of ``places``, things and hands, those at which another's drawing can be redrawn."""
+    learned: dict[int, Redrawer] = {}
+    found = {}
+    for thing, hand in places:
+        donor = can_redraw(placed, thing, hand)
+        if donor is None:
+            continue
+        if hand not in learned:
+            learned[hand] = Redrawer(placed, hand)
+        redrawing = learned[hand](thing, donor)
+        if redrawing is not None:
+            found[thing, hand] = Redrawn(int(placed.rows[thing, donor]), redrawing)
+    return found
+
+
+def can_redraw(placed: PlacedDrawings, thing: int, hand: int) -> int | None:
+    """The hand whose drawing of a thing is redrawn for ``hand``, which lacks it; ``None`` where one that draws the same
+    lines has one, which needs but colours, where nobody has one in colours, or nothing teaches how the hand draws."""
+    donors = placed.donors(thing, hand)
+    others = [other for other in range(len(placed.kin)) if other != hand and placed.rows[thing, other] >= 0]
+    if hand not in placed.learnable or not donors or donors[0] in INK:
+        return None
+    nearest = max(others, key=lambda other: float(placed.kin[hand, other]))
+    return None if placed.siblings[nearest, hand] else donors[0]
+
+
+def chosen_colours(sketch: Sketch, likelihood: Numbers, palette: Numbers) -> NDArray[np.int64]:
+    """Numbers [drawn] among the hand's ``palette`` [COLOURS, 3] (CIELAB) of what the drawn colours of a sketch turn
+    into, of which each is as likely as ``likelihood`` [drawn, COLOURS] says.
+
+    Colours that touch should contrast as they did; a least cost is found by changing one after another.
+    """
+    shares = np.sqrt(np.bincount(sketch.labels.ravel(), minlength=len(sketch.colours)))
+    alone = -np.log(likelihood + TINY) * (shares[sketch.drawn] / shares[sketch.drawn].sum())[:, None]
+    was = lab(sketch.colours[None])[0]
+    numbers = {number: place for place, number in enumerate(sketch.drawn)}
+    touching = _touching(sketch.labels, len(was))
+    paper = np.array([100.0, 0.0, 0.0])
+
+    def lost(number: int, other: int, beside: Numbers) -> Numbers:
+        """What each of the palette loses of the contrast of two colours, where the other turns into ``beside``."""
+        before = was[number] - was[other]
+        apart = float(np.linalg.norm(before))
+        after = palette - beside
+        light = 0.5 * np.minimum(1, np.abs(after[:, 0] - before[0]) / STRONG)
+        kept = np.linalg.norm(after, axis=1) / max(TINY, min(apart, STRONG))
+        loss: Numbers = light + min(1.0, apart / STRONG) * np.maximum(0, 1 - kept)
+        return loss
+
+    def cost(number: int, chosen: NDArray[np.int64]) -> Numbers:
+        total = alone[numbers[number]].copy()
+        for other in touching[number].nonzero()[0].tolist():
+            beside = palette[chosen[numbers[other]]] if other in numbers else paper
+            total += CONTRAST * touching[number, other] * lost(number, other, beside)
+        return total
+
+    chosen: NDArray[np.int64] = alone.argmin(1)
+    for _ in range(ROUNDS):
+        before = chosen.copy()
+        for number, place in numbers.items():
+            chosen[place] = cost(number, chosen).argmin()
+        if (chosen == before).all():
+            break
+    return chosen
+
+
+def fitting_box(picture: Image.Image, box: Numbers) -> tuple[float, float, float, float]:
+    """The foretold ``box`` [4], top, bottom, left and right in shares of the side, no more than :data:`LONGER` times
+    longer or wider than the drawing is, and on the sheet."""
+    top, bottom, left, right = drawn_box(picture)
+    high, wide = box[1] - box[0], box[3] - box[2]
+    stretched = (wide / high) / ((right - left) / (bottom - top))
+    change = np.sqrt(np.clip(stretched, 1 / LONGER, LONGER) / stretched)
+    wide, high = wide * change, high / change
+    smaller = min(1.0, 1 / wide, 1 / high)
+    edges = []
+    for middle, size in (((box[0] + box[1]) / 2, high * smaller), ((box[2] + box[3]) / 2, wide * smaller)):
+        start = min(max(middle - size / 2, 0.0), 1 - size)
+        edges += [float(start), float(start + size)]
+    return edges[0], edges[1], edges[2], edges[3]
+
+
+def _touching(labels: Labels, count: int) -> Numbers:
+    """[count, count]: shares of all borders at which two colours touch."""
+    found = np.zeros((count, count))
+    for one, other in ((labels[1:], labels[:-1]), (labels[:, 1:], labels[:, :-1])):
+        np.add.at(found, (one.ravel(), other.ravel()), 1)
+    found = found + found.T
+    np.fill_diagonal(found, 0)
+    shares: Numbers = found * 2 / max(1.0, found.sum())
+    return shares
+
+
+def _laid_on(pictures: list[Image.Image]) -> NDArray[np.uint8]:
+    """The colours [COLOURS, 3] that a hand lays on, away from borders, in plain pictures; all where it has fewer."""
+    choice = np.random.default_rng(0)
+    seen = []
+    for picture in pictures:
+        pixels = np.asarray(picture).astype(np.float64)
+        change = np.abs(np.gradient(pixels.mean(2))).sum(0)
+        inside = pixels[ndimage.binary_erosion(pixels.min(2) < PAPER) & (change < STEEP)]
+        if len(inside):
+            seen.append(choice.choice(inside, SAMPLED))
+    colours = np.concatenate(seen)
+    count = min(COLOURS, len(np.unique(colours, axis=0)))
+    found: NDArray[np.uint8] = (
+        KMeans(count, n_init=1, random_state=0).fit(colours).cluster_centers_.round().astype(np.uint8)
+    )
+    return found
+
+
+def _forest() -> ExtraTreesRegressor:
+    return ExtraTreesRegressor(TREES, min_samples_leaf=LEAF, max_features=SHARE, random_state=0)
