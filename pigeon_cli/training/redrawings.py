@@ -59,21 +59,9 @@ class Redrawer:
         things = placed.drawn_by(hand).tolist()
         rows = [int(placed.rows[thing, hand]) for thing in things]
         self.boxes.fit(np.stack([placed.told_of_box(thing, hand) for thing in things]), placed.boxes[rows])
-        told, answers, weights = [], [], []
-        for thing, row in zip(things, rows, strict=True):
-            for donor in placed.donors(thing, hand)[:DONORS]:
-                sketch = Sketch.of(placed.pictures[placed.rows[thing, donor]])
-                if not sketch.drawn:
-                    continue
-                known = placed.told_of_colours(sketch, thing, hand, donor)
-                sizes = np.bincount(sketch.labels.ravel())[sketch.drawn]
-                for place, colour, share in placed.answers(sketch, row):
-                    if share >= LEAST_THERE:
-                        told.append(known[place])
-                        answers.append(colour)
-                        weights.append(share * np.sqrt(sizes[place]))
-        self.forest = _forest().fit(np.stack(told), np.stack(answers), weights)
-        self.likely = self._votes(np.stack(told), np.stack(answers), np.array(weights))
+        told, answers, weights = self._taught(things)
+        self.forest = _forest().fit(told, answers, weights)
+        self.likely = self._votes(told, answers, weights)
 
     def __call__(self, thing: int, donor: int) -> Redrawing | None:
         """What becomes of the drawing of a thing by the hand ``donor``; ``None`` where nothing is drawn on it."""
@@ -87,7 +75,30 @@ class Redrawer:
         was, becomes = np.full((2, PALETTE, 3), 255, dtype=np.uint8)
         was[: len(sketch.colours)] = sketch.colours
         becomes[sketch.drawn] = self.palette[chosen]
+        # What is too little to be told of goes with the colour that is most like it.
+        for number in set((~sketch.is_paper).nonzero()[0].tolist()) - set(sketch.drawn):
+            apart = np.square(sketch.colours[sketch.drawn] - sketch.colours[number].astype(np.float64)).sum(1)
+            becomes[number] = becomes[sketch.drawn[int(apart.argmin())]]
         return Redrawing(fitting_box(picture, box), torch.from_numpy(was), torch.from_numpy(becomes))
+
+    def _taught(self, things: Iterable[int]) -> tuple[Numbers, Numbers, Numbers]:
+        """What is told [N, M] of colours of others' drawings of ``things``, what they turn into [N, 3] (CIELAB), and
+        how much each counts [N]."""
+        placed = self.placed
+        told, answers, weights = [], [], []
+        for thing in things:
+            for donor in placed.donors(thing, self.hand)[:DONORS]:
+                sketch = Sketch.of(placed.pictures[placed.rows[thing, donor]])
+                if not sketch.drawn:
+                    continue
+                known = placed.told_of_colours(sketch, thing, self.hand, donor)
+                sizes = np.bincount(sketch.labels.ravel())[sketch.drawn]
+                for place, colour, share in placed.answers(sketch, int(placed.rows[thing, self.hand])):
+                    if share >= LEAST_THERE:
+                        told.append(known[place])
+                        answers.append(colour)
+                        weights.append(share * np.sqrt(sizes[place]))
+        return np.stack(told), np.stack(answers), np.array(weights)
 
     def _votes(self, told: Numbers, answers: Numbers, weights: Numbers) -> list[Numbers]:
         """Of every tree what its leaves [nodes, COLOURS] say for the hand's colours."""

@@ -148,11 +148,31 @@ def test_a_redrawer_lays_on_its_hands_colours(placed: PlacedDrawings) -> None:
     known = {tuple(colour) for colour in redrawer.palette.tolist()}
     for number, colour in enumerate(sketch.colours.tolist()):
         assert made.was[number].tolist() == colour
-        assert (tuple(made.becomes[number].tolist()) in known) is (number in sketch.drawn)
+        assert (tuple(made.becomes[number].tolist()) in known) is not bool(sketch.is_paper[number])
     top, bottom, left, right = made.box
     assert 0 <= top < bottom <= 1 and 0 <= left < right <= 1
     again = Redrawer(placed, hand)(thing, donor)
     assert again is not None and torch.equal(again.becomes, made.becomes) and again.box == made.box
+
+
+def test_specks_go_with_the_colour_that_is_most_like_theirs(placed: PlacedDrawings) -> None:
+    thing, hand, donor = a_place(placed)
+    redrawer = Redrawer(placed, hand)
+    row = int(placed.rows[thing, donor])
+    whole = placed.pictures[row]
+    speckled = Image.new("RGB", whole.size, "white")
+    draw = ImageDraw.Draw(speckled)
+    draw.rectangle((2, 2, 29, 29), fill=(200, 30, 30))
+    draw.point((12, 12), fill=(120, 20, 20))
+    placed.pictures[row] = speckled
+    try:
+        made = redrawer(thing, donor)
+    finally:
+        placed.pictures[row] = whole
+    sketch = Sketch.of(speckled)
+    assert made is not None and len(sketch.drawn) == 1 and (~sketch.is_paper).sum() == 2
+    told = {tuple(made.becomes[number].tolist()) for number in (~sketch.is_paper).nonzero()[0]}
+    assert told == {tuple(made.becomes[sketch.drawn[0]].tolist())}
 
 
 def test_places_are_redrawn_where_another_hand_drew_them_in_colours(placed: PlacedDrawings) -> None:
