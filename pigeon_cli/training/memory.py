@@ -20,7 +20,7 @@ from pigeon_cli.core.randomness import stream_seed
 from pigeon_cli.models.colour_transfer import ColourSpread, spread_of
 from pigeon_cli.models.diffusion import build_vae, decode_latents, encode_latents
 from pigeon_cli.models.memory import Memory
-from pigeon_cli.models.redrawing import PALETTE
+from pigeon_cli.models.redrawing import PALETTE, Redrawing
 from pigeon_cli.models.small_pictures import pack_picture
 from pigeon_cli.models.taste import TasteReader
 from pigeon_cli.models.visual_tokenizer import VisualTokenizer
@@ -107,30 +107,24 @@ def build_memory(
     # diffusers does not say what its classes can do.
     vae = frozen(cast(Any, build_vae(folder.spec.diffusion)), folder, "vae", batches.device)
     latents, pictures = _kept(vae, batches, drawings, finishes(kin))
-    numbers = {thing: number for number, thing in enumerate(things)}
-    places = torch.tensor([(numbers[drawing.record.meaning], drawing.hand) for drawing in drawings])
-    rows = {drawing.record.id: row for row, drawing in enumerate(drawings) if not drawing.is_made}
-    of_records = torch.tensor([rows[record.id] for record in seen])
+    places, of_records = _numbered(seen, drawings, things)
     lacking = _others(places, len(things))
     drawn = DrawnThings(batches, seen, lines, HANDS)
     instead = substitutes(drawn, kin, lacking, ALIKE)
     pictures |= _stand_ins(batches, drawings, places, instead[0])
     metric = pixel_metric(vae, latents, PATCH_SIDE)
-    lacked, colours, redrawn = places[:0], list[ColourSpread](), dict[tuple[int, int], Redrawn]()
+    told = _Foretold(places[:0], [], {})
     if network is not None:
-        table = drawn_table(seen, drawn, kin)
         unaided = lacking & _others(instead[0][:, :2], len(things))
-        redrawn = redrawings(PlacedDrawings(batches, table, kin), map(tuple, unaided.nonzero().tolist()))
-        for place in redrawn:
-            unaided[place] = False
-        known = latents[of_records].to(batches.device)
-        lacked, colours = _foretold(vae, Foreteller(network, table), known, unaided.nonzero())
-    sketches = _sketches(batches, of_records, redrawn.values())
+        foretell = Foreteller(network, drawn_table(seen, drawn, kin))
+        told = _foretold(vae, PlacedDrawings(batches, foretell.table, kin), foretell, latents[of_records], unaided)
+    sketches = _sketches(batches, of_records, told.redrawn.values())
     books, packed = quantized(latents, [not drawing.is_made for drawing in drawings], metric)
     config = MemoryConfig(
         len(places), LEVELS, latents.shape[1], latents.shape[2], PATCH_SIDE, len(packed), len(things), len(seen),
-        KEY_WIDTH, len(HANDS), cast(TasteConfig, folder.spec.taste).width, len(instead[0]), len(lacked),
-        len(pictures), sum(map(len, pictures.values())), len(redrawn), len(sketches), sum(map(len, sketches.values())),
+        KEY_WIDTH, len(HANDS), cast(TasteConfig, folder.spec.taste).width, len(instead[0]), len(told.colours),
+        len(pictures), sum(map(len, pictures.values())), len(told.redrawn), len(sketches),
+        sum(map(len, sketches.values())),
     )  # fmt: skip
     memory = Memory(config)
     memory.packed.copy_(torch.frombuffer(bytearray(packed), dtype=torch.uint8))
@@ -141,10 +135,9 @@ def build_memory(
     _learn_keys(memory, lines)
     memory.kinship.copy_(kin)
     memory.learn_substitutes(*instead)
-    memory.learn_foretold(lacked, colours)
+    memory.learn_foretold(told.places, told.colours)
     memory.learn_pictures(pictures)
-    entries = [[*place, int(of_records[each.row])] for place, each in redrawn.items()]
-    memory.learn_redrawn(torch.tensor(entries).view(-1, 3), [each.redrawing for each in redrawn.values()])
+    memory.learn_redrawn(*told.entries(of_records))
     memory.learn_sketches(sketches)
     memory.colours[[HANDS.index(name) for name in FLAT_HANDS]] = ROUGH_COLOURS
     _learn_hands(memory, batches, tokenizer, reader)
@@ -194,6 +187,16 @@ def kinship(records: Sequence[IconRecord], lines: Tensor) -> Tensor:
     return (total / count.clamp_min(1) * shares).fill_diagonal_(1.0)
 
 
+def _numbered(
+    records: Sequence[IconRecord], drawings: Sequence[Drawing], things: Sequence[str]
+) -> tuple[Tensor, Tensor]:
+    """Things and hands of the drawings, int64 [drawings, 2], and the numbers of the records' own, int64 [records]."""
+    numbers = {thing: number for number, thing in enumerate(things)}
+    places = torch.tensor([(numbers[drawing.record.meaning], drawing.hand) for drawing in drawings])
+    rows = {drawing.record.id: row for row, drawing in enumerate(drawings) if not drawing.is_made}
+    return places, torch.tensor([rows[record.id] for record in records])
+
+
 def _others(places: Tensor, things: int) -> Tensor:
     """Bool [things, hands]: all places but these, int64 [N, 2] of things and hands."""
     others = torch.ones(things, len(HANDS), dtype=torch.bool)
@@ -201,16 +204,34 @@ def _others(places: Tensor, things: int) -> Tensor:
     return others
 
 
+@dataclass(frozen=True)
+class _Foretold:
+    """Of what hands lack: ``places``, int64 [N, 2] of things and hands, and their colours; and by others what becomes
+    of another hand's drawing."""
+
+    places: Tensor
+    colours: list[ColourSpread]
+    redrawn: Mapping[tuple[int, int], Redrawn]
+
+    def entries(self, of_records: Tensor) -> tuple[Tensor, list[Redrawing]]:
+        """What is redrawn, as :meth:`Memory.learn_redrawn` takes it; ``of_records`` [records]: their drawings."""
+        rows = [[*place, int(of_records[each.row])] for place, each in self.redrawn.items()]
+        return torch.tensor(rows).view(-1, 3), [each.redrawing for each in self.redrawn.values()]
+
+
 @torch.no_grad()
-def _foretold(vae: Any, foretell: Foreteller, latents: Tensor, places: Tensor) -> tuple[Tensor, list[ColourSpread]]:
-    """Of ``places``, int64 [N, 2] of things and hands, those at which something is foretold from the train drawings'
-    scaled ``latents`` [records, c, h, w], and its colours."""
+def _foretold(vae: Any, placed: PlacedDrawings, foretell: Foreteller, latents: Tensor, lacking: Tensor) -> _Foretold:
+    """What is foretold from the train drawings, their scaled ``latents`` [records, c, h, w], where a drawing is
+    ``lacking``, bool [things, hands]: the colours alone where nothing can be redrawn."""
+    redrawn = redrawings(placed, [(thing, hand) for thing, hand in lacking.nonzero().tolist()])
+    rest = torch.tensor([place for place in lacking.nonzero().tolist() if tuple(place) not in redrawn]).view(-1, 2)
+    known = latents.to(next(vae.parameters()).device)
     found = []
-    for some in places.split(PICTURES):
-        pictures = decode_latents(vae, foretell(latents, some)).permute(0, 3, 1, 2).float() / 255
+    for some in rest.split(PICTURES):
+        pictures = decode_latents(vae, foretell(known, some)).permute(0, 3, 1, 2).float() / 255
         found += [spread_of(picture) for picture in pictures]
     told = torch.tensor([spread is not None for spread in found], dtype=torch.bool)
-    return places[told], [spread for spread in found if spread is not None]
+    return _Foretold(rest[told], [spread for spread in found if spread is not None], redrawn)
 
 
 @torch.no_grad()
