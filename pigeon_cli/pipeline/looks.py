@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -24,7 +23,7 @@ from pigeon_cli.models.colour_maps import Unchanged
 from pigeon_cli.models.colour_transfer import recoloured, spread_within
 from pigeon_cli.models.look_reader import SIDE, read_cells, read_look
 from pigeon_cli.models.memory import Memory
-from pigeon_cli.models.small_pictures import as_image
+from pigeon_cli.models.small_pictures import as_image, as_pixels
 from pigeon_cli.models.worn_look import WornLook, cut_out
 from pigeon_cli.pipeline.decode import kept_places, to_images
 
@@ -104,5 +103,4 @@ def _over(image: Image.Image, above: Tensor, mask: TokenMask | None, grid: int) 
     kept = torch.ones(1, 1, grid, grid) if mask is None else kept_places([mask], grid**2).view(1, 1, grid, grid)
     shares = functional.interpolate(kept + (1 - kept) * kept.mean(), size, mode="bilinear")[0]
     known = functional.interpolate(above.unsqueeze(0), size, mode="bicubic", antialias=True)[0].clamp(0, 1)
-    below = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-    return as_image(torch.lerp(below, known, shares))
+    return as_image(torch.lerp(as_pixels(image), known, shares))

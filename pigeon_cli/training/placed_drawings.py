@@ -44,13 +44,13 @@ class Sketch:
     colours: NDArray[np.uint8]
     """[k, 3], k up to PALETTE."""
 
-    @property
+    @cached_property
     def drawn(self) -> list[int]:
         """Numbers of the colours of which something is told."""
         sizes = np.bincount(self.labels.ravel(), minlength=len(self.colours))
         return [number for number, size in enumerate(sizes) if size >= FEWEST and not self.is_paper[number]]
 
-    @property
+    @cached_property
     def is_paper(self) -> NDArray[np.bool_]:
         """[k]."""
         found: NDArray[np.bool_] = self.colours.min(1) > PAPER
@@ -130,12 +130,13 @@ class PlacedDrawings:
         means = np.array([self.means[row] if row >= 0 else [MISSING] * 3 for row in shown])
         coloured = [other for other in range(len(HANDS)) if other not in INK]
         own = lab(sketch.colours[None])[0]
-        inner = ndimage.binary_erosion(np.pad(~sketch.is_paper[sketch.labels], 1))[1:-1, 1:-1]
+        inked = ~sketch.is_paper[sketch.labels]
+        inner = ndimage.binary_erosion(np.pad(inked, 1))[1:-1, 1:-1]
         whole = [means[len(HANDS) :].ravel(), _mean(means[coloured]), own.mean(0), own[sketch.drawn].std(0)]
         told = []
         for number, one, rows in zip(sketch.drawn, inside > 0, there, strict=True):
             places = np.argwhere(one) / SIDE
-            size = [len(places) / max(1, int((~sketch.is_paper[sketch.labels]).sum()))]
+            size = [len(places) / max(1, int(inked.sum()))]
             at_border = [1 - inner[one].mean()]
             beside = [rows.ravel(), _mean(rows[coloured, :3]), _mean(rows[len(HANDS) :, :3])]
             row = [[donor], own[number], size, places.mean(0), places.std(0), at_border, *beside, *whole]

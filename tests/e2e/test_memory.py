@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -202,6 +203,14 @@ def test_words_bring_back_another_hands_drawing_and_it_is_said(
     assert len(told()) == 1
 
 
+def report_of_a_fox(pigeon: Pigeon, liked: Path, model: ModelFolder, folder: Path) -> dict[str, Any]:
+    fox_picture().save(folder / "wish.png")
+    result = pigeon("--history", liked, "--ref", folder / "wish.png", "-n", "1", "--json", "--model", model.path)
+    assert result.exit_code == 0, result.output
+    report: dict[str, Any] = json.loads(result.stdout)
+    return report
+
+
 @pytest.mark.parametrize("alike", [False, True])
 def test_another_hands_drawing_in_foretold_colours_stands_in_where_nothing_alike_was_drawn(
     alike: bool, pigeon: Pigeon, liked: Path, remembering: ModelFolder, tmp_path: Path
@@ -219,12 +228,7 @@ def test_another_hands_drawing_in_foretold_colours_stands_in_where_nothing_alike
     weights["substitutes"] = torch.tensor([[FOX, 0, CAT]], dtype=torch.int16)
     weights["likeness"] = torch.full((1,), 255 if alike else 0, dtype=torch.uint8)
     save_part(remembering.part("memory"), weights)
-    fox_picture().save(tmp_path / "wish.png")
-    result = pigeon(
-        "--history", liked, "--ref", tmp_path / "wish.png", "-n", "1", "--json", "--model", remembering.path
-    )
-    assert result.exit_code == 0, result.output
-    report = json.loads(result.stdout)
+    report = report_of_a_fox(pigeon, liked, remembering, tmp_path)
     assert report["recalled"] == ("happy cat" if alike else "red fox")
     assert any("'red fox'" in each and "foretold" in each for each in report["warnings"]) is not alike
     model = ModelFolder(remembering.path)
@@ -250,12 +254,7 @@ def test_another_hands_drawing_is_redrawn_where_that_is_known(
     weights["tells_hand.bias"], weights["kinship"] = torch.tensor([50.0, 0.0, 0.0]), torch.eye(3)
     weights["likeness"] = torch.zeros(1).byte()
     save_part(remembering.part("memory"), weights)
-    fox_picture().save(tmp_path / "wish.png")
-    result = pigeon(
-        "--history", liked, "--ref", tmp_path / "wish.png", "-n", "1", "--json", "--model", remembering.path
-    )
-    assert result.exit_code == 0, result.output
-    report = json.loads(result.stdout)
+    report = report_of_a_fox(pigeon, liked, remembering, tmp_path)
     assert report["recalled"] == "red fox"
     assert any("'red fox'" in each and "foretold" in each for each in report["warnings"])
     model = ModelFolder(remembering.path)
