@@ -9,6 +9,7 @@ from typing import Final
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from pigeon_cli.models.small_pictures import as_image, as_pixels
 
@@ -25,6 +26,8 @@ SPREAD: Final = 50.0
 """Square of a distance of colours, of 255, over which one gives way to another."""
 SHADING: Final = 0.5
 """How much is left of what differs from the colours that are exchanged."""
+AROUND: Final = 7
+"""Pixels across, FINER ones, of what outvotes specks on a rough picture, and the haze around what is drawn."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,17 @@ def drawn_box(picture: Image.Image) -> tuple[int, int, int, int]:
     return (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) if rows else (0, picture.height, 0, picture.width)
 
 
+def settled(rough: Image.Image, redrawing: Redrawing) -> Image.Image:
+    """A rough RGB picture on white of a drawing that is to be redrawn, in the colours that the drawing has: at every
+    place that to which most pixels around it are nearest; FINER times the size."""
+    finer = rough.resize((rough.width * FINER, rough.height * FINER), Image.Resampling.BICUBIC)
+    pixels, colours = as_pixels(finer) * 255, _with_paper(redrawing.was)
+    nearest = _apart(pixels, colours).argmin(1).view(1, *pixels.shape[1:])
+    votes = functional.one_hot(nearest, len(colours)).permute(0, 3, 1, 2).float()
+    chosen = functional.avg_pool2d(votes, AROUND, 1, AROUND // 2)[0].argmax(0)
+    return as_image(colours[chosen].permute(2, 0, 1) / 255)
+
+
 def redrawn(picture: Image.Image, redrawing: Redrawing) -> Image.Image:
     """A plain RGB picture on white, as it should have been drawn: the same size."""
     top, bottom, left, right = drawn_box(picture)
@@ -61,10 +75,18 @@ def redrawn(picture: Image.Image, redrawing: Redrawing) -> Image.Image:
 
 def _exchanged(pixels: Tensor, redrawing: Redrawing) -> Tensor:
     """Of pixels [3, H, W] in 0..1 each in the colour that its own, or those between which it lies, turn into."""
-    white = torch.full((1, 3), 255.0)
-    was, becomes = (torch.cat([each.float(), white]) for each in (redrawing.was.cpu(), redrawing.becomes.cpu()))
+    was, becomes = (_with_paper(each) for each in (redrawing.was, redrawing.becomes))
     rows = pixels.flatten(1).T * 255
-    apart = torch.cdist(rows, was, compute_mode="donot_use_mm_for_euclid_dist").square()
-    shares = torch.softmax(-apart / SPREAD, dim=1)
+    shares = torch.softmax(-_apart(pixels * 255, was) / SPREAD, dim=1)
     changed = shares @ becomes + SHADING * (rows - shares @ was)
     return (changed.T.view_as(pixels) / 255).clamp(0, 1)
+
+
+def _with_paper(colours: Tensor) -> Tensor:
+    """uint8 [n, 3] as float32 [n + 1, 3], white behind them."""
+    return torch.cat([colours.cpu().float(), torch.full((1, 3), 255.0)])
+
+
+def _apart(pixels: Tensor, colours: Tensor) -> Tensor:
+    """Squares of distances [H W, n] of pixels [3, H, W] from colours [n, 3]."""
+    return torch.cdist(pixels.flatten(1).T, colours, compute_mode="donot_use_mm_for_euclid_dist").square()

@@ -24,7 +24,7 @@ from pigeon_cli.engine.residency import MEMORY, VAE, Parts
 from pigeon_cli.models.colour_transfer import ColourSpread, in_colours
 from pigeon_cli.models.memory import Memory
 from pigeon_cli.models.outlines import outlines
-from pigeon_cli.models.redrawing import Redrawing, redrawn
+from pigeon_cli.models.redrawing import Redrawing, redrawn, settled
 from pigeon_cli.models.small_pictures import as_image, smoothed_flat
 from pigeon_cli.pipeline.asked import Asked
 from pigeon_cli.pipeline.decode import to_images
@@ -210,7 +210,9 @@ def find_drawing(memory: Memory, thing: int, hands: Tensor | None, any_hand: boo
 def picture_of(parts: Parts, memory: Memory, found: Found) -> Image.Image:
     """The RGB picture of a drawing."""
     if found.redrawing is not None:
-        sketch = memory.sketch(found.drawing) or kept_picture(parts, memory, found.drawing)
+        sketch = memory.sketch(found.drawing)
+        if sketch is None:
+            sketch = settled(kept_picture(parts, memory, found.drawing), found.redrawing)
         return redrawn(sketch, found.redrawing)
     picture = kept_picture(parts, memory, found.drawing)
     return picture if found.colours is None else as_image(in_colours(pixels_of([picture])[0], found.colours))

@@ -1,8 +1,9 @@
 """How a hand would place and colour another's drawing of what it never drew, as decision trees learned it.
 
 Networks that draw anew smear, and one map of all colours makes skin green. Trees tell each colour of another's drawing
-what it is likely to turn into, among the colours that the hand lays on; of these those are taken together that are
-likely and leave the drawing's contrasts. They are not shipped; the memory keeps what they say.
+what it is likely to turn into, among the colours that the hand lays on; the likeliest are taken as far as they leave
+the drawing's contrasts. And they tell which of the hand's drawings stand where this one would. They are not shipped;
+the memory keeps what they say.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ DONORS, LEAST_THERE = 3, 0.35
 """Other hands whose drawings of a thing teach, and how much must be drawn in place of a colour to teach it."""
 NEAR: Final = 12.0
 """Distance (CIELAB) over which a colour that was laid on speaks for others."""
-CONTRAST, STRONG = 4.0, 40.0
-"""What lost contrasts count against likelihood, and the contrast (CIELAB) from which on they count fully."""
-ROUNDS: Final = 8
-LONGER: Final = 1.2
+CONTRAST, STRONG, GREATER = 8.0, 40.0, 10.0
+"""What a contrast of :data:`STRONG` that is lost, or new, counts against likelihood, in nats; how much of one (CIELAB)
+has to stay, and how much greater one may become."""
+LIGHT, LIGHTER = 4.0, 20.0
+"""What it counts that what was lighter no longer is, and by how much (CIELAB) it has to be."""
+LONGER: Final = 1.5
 """Times which a drawing may get longer for its width, or wider."""
 TINY: Final = 1e-3
 
@@ -48,6 +51,25 @@ class Redrawn:
     redrawing: Redrawing
 
 
+class Boxes:
+    """Where a hand's drawings stand, of which one that it lacks should stand like one."""
+
+    def __init__(self, told: Numbers, boxes: Numbers) -> None:
+        """Learn the ``boxes`` [N, 4] of drawings of which ``told`` [N, M] is told."""
+        self.boxes = boxes
+        self.apart = np.abs(boxes[:, None] - boxes).sum(2)
+        self.forest = _forest().fit(told, boxes)
+        self.leaves = self.forest.apply(told)
+
+    def __call__(self, told: Numbers) -> Numbers:
+        """The box [4] from which, for what is ``told`` [M], the others differ least in the mean, each weighed by how
+        many trees take it for alike. A mean of boxes would be none in which the hand draws."""
+        alike = self.leaves == self.forest.apply(told[None])
+        shares = (alike / alike.sum(0)).sum(1)
+        box: Numbers = self.boxes[int((shares @ self.apart).argmin())]
+        return box
+
+
 class Redrawer:
     """What each hand would make of others' drawings."""
 
@@ -55,10 +77,9 @@ class Redrawer:
         """Learn one hand with colours."""
         self.placed, self.hand = placed, hand
         self.palette = _laid_on([placed.pictures[row] for row in placed.rows[placed.drawn_by(hand), hand]])
-        self.boxes = _forest()
         things = placed.drawn_by(hand).tolist()
         rows = [int(placed.rows[thing, hand]) for thing in things]
-        self.boxes.fit(np.stack([placed.told_of_box(thing, hand) for thing in things]), placed.boxes[rows])
+        self.boxes = Boxes(np.stack([placed.told_of_box(thing, hand) for thing in things]), placed.boxes[rows])
         told, answers, weights = self._taught(things)
         self.forest = _forest().fit(told, answers, weights)
         self.likely = self._votes(told, answers, weights)
@@ -70,7 +91,7 @@ class Redrawer:
         if not sketch.drawn:
             return None
         told = self.placed.told_of_colours(sketch, thing, self.hand, donor)
-        box = self.boxes.predict(self.placed.told_of_box(thing, self.hand)[None])[0]
+        box = self.boxes(self.placed.told_of_box(thing, self.hand))
         chosen = chosen_colours(sketch, self._likelihood(told), lab(self.palette[None])[0])
         was, becomes = np.full((2, PALETTE, 3), 255, dtype=np.uint8)
         was[: len(sketch.colours)] = sketch.colours
@@ -150,39 +171,28 @@ def chosen_colours(sketch: Sketch, likelihood: Numbers, palette: Numbers) -> NDA
     """Numbers [drawn] among the hand's ``palette`` [COLOURS, 3] (CIELAB) of what the drawn colours of a sketch turn
     into, of which each is as likely as ``likelihood`` [drawn, COLOURS] says.
 
-    Colours that touch should contrast as they did; a least cost is found by changing one after another.
+    The largest come first, each as likely as can be where its contrast to larger ones that it touches stays: what
+    covers most tells the hand, a face keeps its dark eyes, and two shades of red do not become green and blue.
     """
-    shares = np.sqrt(np.bincount(sketch.labels.ravel(), minlength=len(sketch.colours)))
-    alone = -np.log(likelihood + TINY) * (shares[sketch.drawn] / shares[sketch.drawn].sum())[:, None]
+    sizes = np.bincount(sketch.labels.ravel(), minlength=len(sketch.colours))
     was = lab(sketch.colours[None])[0]
-    numbers = {number: place for place, number in enumerate(sketch.drawn)}
     touching = _touching(sketch.labels, len(was))
-    paper = np.array([100.0, 0.0, 0.0])
-
-    def lost(number: int, other: int, beside: Numbers) -> Numbers:
-        """What each of the palette loses of the contrast of two colours, where the other turns into ``beside``."""
-        before = was[number] - was[other]
-        apart = float(np.linalg.norm(before))
-        after = palette - beside
-        light = 0.5 * np.minimum(1, np.abs(after[:, 0] - before[0]) / STRONG)
-        kept = np.linalg.norm(after, axis=1) / max(TINY, min(apart, STRONG))
-        loss: Numbers = light + min(1.0, apart / STRONG) * np.maximum(0, 1 - kept)
-        return loss
-
-    def cost(number: int, chosen: NDArray[np.int64]) -> Numbers:
-        total = alone[numbers[number]].copy()
-        for other in touching[number].nonzero()[0].tolist():
-            beside = palette[chosen[numbers[other]]] if other in numbers else paper
-            total += CONTRAST * touching[number, other] * lost(number, other, beside)
-        return total
-
-    chosen: NDArray[np.int64] = alone.argmin(1)
-    for _ in range(ROUNDS):
-        before = chosen.copy()
-        for number, place in numbers.items():
-            chosen[place] = cost(number, chosen).argmin()
-        if (chosen == before).all():
-            break
+    becomes = {number: np.array([100.0, 0.0, 0.0]) for number in sketch.is_paper.nonzero()[0].tolist()}
+    places = {number: place for place, number in enumerate(sketch.drawn)}
+    chosen = np.zeros(len(places), dtype=np.int64)
+    for number in sorted(places, key=lambda number: -int(sizes[number])):
+        cost = -np.log(likelihood[places[number]] + TINY)
+        borders = touching[number] / max(TINY, touching[number].sum())
+        for other in becomes.keys() & set(borders.nonzero()[0].tolist()):
+            before, after = was[number] - was[other], palette - becomes[other]
+            contrast, apart = float(np.linalg.norm(before)), np.linalg.norm(after, axis=1)
+            changed = np.maximum(0, min(STRONG, contrast) - apart)
+            if other in places:
+                changed += np.maximum(0, apart - contrast - GREATER)
+            lost = min(LIGHTER, abs(float(before[0]))) - np.sign(before[0]) * after[:, 0]
+            cost += borders[other] * (CONTRAST * changed / STRONG + LIGHT * np.clip(lost / LIGHTER, 0, 2))
+        chosen[places[number]] = cost.argmin()
+        becomes[number] = palette[chosen[places[number]]]
     return chosen
 
 

@@ -20,7 +20,7 @@ from pigeon_cli.training.data.sets import HANDS
 from pigeon_cli.training.foretelling import drawn_table
 from pigeon_cli.training.memory import kinship
 from pigeon_cli.training.placed_drawings import INK, SIDE, PlacedDrawings, Sketch
-from pigeon_cli.training.redrawings import Redrawer, can_redraw, chosen_colours, fitting_box
+from pigeon_cli.training.redrawings import Boxes, Redrawer, can_redraw, chosen_colours, fitting_box
 from pigeon_cli.training.regions import lab
 from pigeon_cli.training.substitutes import DrawnThings
 
@@ -125,13 +125,44 @@ def test_likely_colours_are_chosen_but_contrasts_stay(monkeypatch: pytest.Monkey
     # Eyes on a face are told from it, however likely the face's colour is for both.
     assert chosen[yellow] == 0 and chosen[1 - yellow] == 2
     monkeypatch.setattr(redrawings, "CONTRAST", 0.0)
+    monkeypatch.setattr(redrawings, "LIGHT", 0.0)
     assert chosen_colours(sketch, likelihood, palette).tolist() == [0, 0]
+
+
+def test_what_is_darker_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    sketch = Sketch.of(face())
+    palette = lab(np.array([[[230, 160, 40], [160, 220, 255], [90, 40, 20]]]))[0]
+    yellow = [tuple(sketch.colours[number].tolist()) for number in sketch.drawn].index((255, 255, 0))
+    likelihood = np.full((2, 3), 0.1)
+    likelihood[yellow, 0] = likelihood[1 - yellow, 1] = 0.8
+    # Pale eyes would be told from the face as well.
+    assert chosen_colours(sketch, likelihood, palette)[1 - yellow] == 2
+    monkeypatch.setattr(redrawings, "LIGHT", 0.0)
+    assert chosen_colours(sketch, likelihood, palette)[1 - yellow] == 1
+
+
+def test_shades_of_one_colour_do_not_part() -> None:
+    labels = np.zeros((SIDE, SIDE), dtype=np.int64)
+    labels[:, SIDE // 2 :] = 1
+    sketch = Sketch(labels, np.array([[200, 30, 30], [215, 40, 40]], dtype=np.uint8))
+    palette = lab(np.array([[[40, 90, 200], [60, 100, 210], [250, 200, 60]]]))[0]
+    likelihood = np.array([[0.9, 0.05, 0.05], [0.05, 0.15, 0.8]])
+    assert chosen_colours(sketch, likelihood, palette).tolist() == [0, 1]
+
+
+def test_a_hands_box_is_foretold_and_not_their_mean() -> None:
+    boxes = np.array([[0.0, 1.0, 0.0, 1.0]] * 12 + [[0.2, 0.8, 0.1, 0.9]] * 8)
+    told = np.concatenate([np.zeros((20, 3)), np.arange(20)[:, None] % 2], axis=1)
+    assert Boxes(told, boxes)(told[0]).tolist() == [0.0, 1.0, 0.0, 1.0]
+    told[12:, 0] = 5.0
+    foretell = Boxes(told, boxes)
+    assert foretell(told[15]).tolist() == [0.2, 0.8, 0.1, 0.9] and foretell(told[3]).tolist() == [0.0, 1.0, 0.0, 1.0]
 
 
 def test_a_box_is_taken_but_for_its_shape_and_the_borders() -> None:
     # The face is square: of a box twice as wide as high it keeps the area.
     top, bottom, left, right = fitting_box(face(), np.array([0.4, 0.6, 0.3, 0.7]))
-    assert (right - left) / (bottom - top) == pytest.approx(1.2)
+    assert (right - left) / (bottom - top) == pytest.approx(1.5)
     assert (right - left) * (bottom - top) == pytest.approx(0.08)
     assert (top + bottom) / 2 == pytest.approx(0.5) and (left + right) / 2 == pytest.approx(0.5)
     assert fitting_box(face(), np.array([0.1, 0.6, 0.2, 0.7])) == pytest.approx((0.1, 0.6, 0.2, 0.7))

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from pigeon_cli.models.memory import Memory
-from pigeon_cli.models.redrawing import PALETTE, Redrawing, drawn_box, redrawn
+from pigeon_cli.models.redrawing import PALETTE, Redrawing, drawn_box, redrawn, settled
 from pigeon_cli.models.small_pictures import as_pixels, pack_picture
 from tests.small_memory import small_memory
 
@@ -55,6 +55,20 @@ def test_half_of_the_shading_stays() -> None:
 def test_a_blank_picture_stays_blank() -> None:
     blank = Image.new("RGB", (128, 128), "white")
     assert redrawn(blank, Redrawing((0.1, 0.9, 0.1, 0.9), colours((0, 0, 0)), colours((255, 0, 0)))) == blank
+
+
+def test_a_rough_picture_settles_on_its_drawings_colours() -> None:
+    generator = np.random.default_rng(0)
+    rough = np.clip(np.array(flag()) + generator.normal(0, 30, (128, 128, 3)), 0, 255).astype(np.uint8)
+    rough[5, 5] = rough[40, 30] = (250, 10, 10)
+    assert drawn_box(Image.fromarray(rough)) != drawn_box(flag())
+    made = settled(Image.fromarray(rough), Redrawing((0, 1, 0, 1), colours((255, 0, 0), (0, 0, 255)), colours()))
+    assert made.size == (256, 256)
+    back = made.resize((128, 128), Image.Resampling.NEAREST)
+    # Corners are rounded, where most pixels around are the other's.
+    differs = (np.array(back) != np.array(flag())).any(2)
+    assert differs.sum() < 60 and drawn_box(back) == drawn_box(flag())
+    assert back.getpixel((5, 5)) == (255, 255, 255) and back.getpixel((30, 40)) == (0, 0, 255)
 
 
 @pytest.fixture
