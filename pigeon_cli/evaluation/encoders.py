@@ -20,6 +20,7 @@ from transformers import AutoTokenizer, CLIPModel, Dinov2Model, PreTrainedModel,
 from pigeon_cli.core.errors import WeightsError
 from pigeon_cli.history.preprocess import to_pixels
 from pigeon_cli.models.encoders import image_features, word_features
+from pigeon_cli.models.small_pictures import as_pixels
 from pigeon_cli.weights.checkpoint import sha256_of
 
 DINO_SIDE, DINO_CROP = 256, 224
@@ -130,5 +131,5 @@ def _dino_pixels(image: Image.Image) -> Tensor:
     width, height = round(image.width * scale), round(image.height * scale)
     left, top = (width - DINO_CROP) // 2, (height - DINO_CROP) // 2
     cut = image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, left + DINO_CROP, top + DINO_CROP))
-    values = torch.from_numpy(np.array(cut)).permute(2, 0, 1).float() / 255
-    return (values - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_DEVIATION)[:, None, None]
+    mean, deviation = (torch.tensor(each)[:, None, None] for each in (IMAGENET_MEAN, IMAGENET_DEVIATION))
+    return (as_pixels(cut) - mean) / deviation
