@@ -183,7 +183,7 @@ def chosen_colours(sketch: Sketch, likelihood: Numbers, palette: Numbers) -> NDA
     for number in sorted(places, key=lambda number: -int(sizes[number])):
         cost = -np.log(likelihood[places[number]] + TINY)
         borders = touching[number] / max(TINY, touching[number].sum())
-        for other in becomes.keys() & set(borders.nonzero()[0].tolist()):
+        for other in sorted(becomes.keys() & set(borders.nonzero()[0].tolist())):
             before, after = was[number] - was[other], palette - becomes[other]
             contrast, apart = float(np.linalg.norm(before)), np.linalg.norm(after, axis=1)
             changed = np.maximum(0, min(STRONG, contrast) - apart)
