@@ -174,22 +174,25 @@ def test_what_is_evicted_leaves_memory_and_nothing_is_there_twice(
 ) -> None:
     model = large(kind)
     size = sum(path.stat().st_size for path in model.path.rglob("*.safetensors"))
-    parts = following(
-        model, Precision.BFLOAT16, ("load", "language"), ("run", "one"), ("evict", "language"), ("run", "two")
-    )
     ids = torch.arange(9).unsqueeze(0)
-    # What other tests have freed would go meanwhile.
-    gc.collect()
-    trim()
-    before = resident()
-    parts.enter("one")
-    with torch.no_grad(), parts.use(BASE) as module:
-        module(input_ids=ids)
-        del module
-    used = resident() - before
+    # What libraries take when they first work, and keep, is no weights: the second time counts.
+    for _ in range(2):
+        parts = following(
+            model, Precision.BFLOAT16, ("load", "language"), ("run", "one"), ("evict", "language"), ("run", "two")
+        )
+        # What other tests have freed would go meanwhile.
+        gc.collect()
+        trim()
+        before = resident()
+        parts.enter("one")
+        with torch.no_grad(), parts.use(BASE) as module:
+            module(input_ids=ids)
+            del module
+        used = resident() - before
+        parts.enter("two")
+        left = resident() - before
     assert 0.7 * size < used < 1.5 * size
-    parts.enter("two")
-    assert resident() - before < 0.4 * size
+    assert left < 0.4 * size
     assert str(model.path) not in Path("/proc/self/maps").read_text(encoding="utf-8")
 
 
