@@ -53,8 +53,8 @@ def settled(rough: Image.Image, redrawing: Redrawing) -> Image.Image:
     """A rough RGB picture on white of a drawing that is to be redrawn, in the colours that the drawing has: at every
     place that to which most pixels around it are nearest; FINER times the size."""
     finer = rough.resize((rough.width * FINER, rough.height * FINER), Image.Resampling.BICUBIC)
-    pixels, colours = as_pixels(finer) * 255, _with_paper(redrawing.was)
-    nearest = _apart(pixels, colours).argmin(1).view(1, *pixels.shape[1:])
+    colours = _with_paper(redrawing.was)
+    nearest = _apart(_rows(as_pixels(finer)), colours).argmin(1).view(1, finer.height, finer.width)
     votes = functional.one_hot(nearest, len(colours)).permute(0, 3, 1, 2).float()
     chosen = functional.avg_pool2d(votes, AROUND, 1, AROUND // 2)[0].argmax(0)
     return as_image(colours[chosen].permute(2, 0, 1) / 255)
@@ -76,8 +76,8 @@ def redrawn(picture: Image.Image, redrawing: Redrawing) -> Image.Image:
 def _exchanged(pixels: Tensor, redrawing: Redrawing) -> Tensor:
     """Of pixels [3, H, W] in 0..1 each in the colour that its own, or those between which it lies, turn into."""
     was, becomes = (_with_paper(each) for each in (redrawing.was, redrawing.becomes))
-    rows = pixels.flatten(1).T * 255
-    shares = torch.softmax(-_apart(pixels * 255, was) / SPREAD, dim=1)
+    rows = _rows(pixels)
+    shares = torch.softmax(-_apart(rows, was) / SPREAD, dim=1)
     changed = shares @ becomes + SHADING * (rows - shares @ was)
     return (changed.T.view_as(pixels) / 255).clamp(0, 1)
 
@@ -87,6 +87,11 @@ def _with_paper(colours: Tensor) -> Tensor:
     return torch.cat([colours.cpu().float(), torch.full((1, 3), 255.0)])
 
 
-def _apart(pixels: Tensor, colours: Tensor) -> Tensor:
-    """Squares of distances [H W, n] of pixels [3, H, W] from colours [n, 3]."""
-    return torch.cdist(pixels.flatten(1).T, colours, compute_mode="donot_use_mm_for_euclid_dist").square()
+def _rows(pixels: Tensor) -> Tensor:
+    """Pixels [3, H, W] in 0..1 as colours [H W, 3] of 0..255."""
+    return pixels.flatten(1).T * 255
+
+
+def _apart(rows: Tensor, colours: Tensor) -> Tensor:
+    """Squares of distances [N, n] of colours [N, 3] from others [n, 3]."""
+    return torch.cdist(rows, colours, compute_mode="donot_use_mm_for_euclid_dist").square()

@@ -76,9 +76,9 @@ class Redrawer:
     def __init__(self, placed: PlacedDrawings, hand: int) -> None:
         """Learn one hand with colours."""
         self.placed, self.hand = placed, hand
-        self.palette = _laid_on([placed.pictures[row] for row in placed.rows[placed.drawn_by(hand), hand]])
         things = placed.drawn_by(hand).tolist()
-        rows = [int(placed.rows[thing, hand]) for thing in things]
+        rows = placed.rows[things, hand]
+        self.palette = _laid_on([placed.pictures[row] for row in rows])
         self.boxes = Boxes(np.stack([placed.told_of_box(thing, hand) for thing in things]), placed.boxes[rows])
         told, answers, weights = self._taught(things)
         self.forest = _forest().fit(told, answers, weights)
