@@ -6,6 +6,7 @@ and dial positions that each had the prompt to themselves would need several gig
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from inspect import signature
 from typing import Any
 
@@ -60,6 +61,51 @@ class FannedLayer(DynamicLayer):
 
     def _spread(self, part: Tensor) -> Tensor:
         return part.expand(len(self.rows), -1, -1, -1) if len(part) == 1 else part[self.rows]
+
+
+class RoomyLayer(DynamicLayer):
+    """One layer's columns, with room behind them: one that is drawn is written there, and no other copied for it.
+
+    ``parts`` are keys and values [B, heads, L, width] of rows that are joined to one batch; before the columns of
+    shorter ones there are zeros.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Tensor, Tensor]], room: int) -> None:
+        super().__init__()
+        self.lazy_initialization(*parts[0])
+        self._length, self.room = max(int(keys.shape[2]) for keys, _ in parts), room
+        self._buffers = tuple(self._joined([part[side] for part in parts]) for side in (0, 1))
+        self._show()
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Take in new columns of each row; returns all columns of all rows."""
+        count = int(key_states.shape[2])
+        if count > self.room:
+            self.room = 0
+            return super().update(key_states, value_states, *args, **kwargs)
+        for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[:, :, self._length : self._length + count] = states
+        self._length, self.room = self._length + count, self.room - count
+        return self._show()
+
+    def _joined(self, parts: Sequence[Tensor]) -> Tensor:
+        rows, (_, heads, _, width) = sum(map(len, parts)), parts[0].shape
+        buffer = parts[0].new_zeros(rows, heads, self._length + self.room, width)
+        for part, place in zip(parts, buffer.split([*map(len, parts)]), strict=True):
+            place[:, :, self._length - part.shape[2] : self._length] = part
+        return buffer
+
+    def _show(self) -> tuple[Tensor, Tensor]:
+        keys, values = (buffer[:, :, : self._length] for buffer in self._buffers)
+        self.keys, self.values = keys, values
+        return keys, values
+
+
+def joined(first: DynamicCache, second: DynamicCache, room: int) -> DynamicCache:
+    """The rows of both, with room for so many more columns; see :class:`RoomyLayer`."""
+    cache = DynamicCache()
+    cache.layers.extend(RoomyLayer(pair, room) for pair in zip(layers_of(first), layers_of(second), strict=True))
+    return cache
 
 
 def choose_rows(cache: DynamicCache, rows: Tensor) -> DynamicCache:

@@ -15,7 +15,7 @@ from pigeon_cli.engine.stage_bytes import IMAGES_AT_ONCE
 from pigeon_cli.models.diffusion import Beside
 from pigeon_cli.pipeline.asked import Asked
 from pigeon_cli.pipeline.decode import draw_latents, liked_latents, seen_latents, to_images
-from pigeon_cli.pipeline.looks import in_look
+from pigeon_cli.pipeline.looks import covers, in_look
 from pigeon_cli.pipeline.raters import condition_of
 from pigeon_cli.pipeline.settings import Settings
 
@@ -35,8 +35,27 @@ def draw(
     """RGB images of candidates, one random stream each.
 
     ``asked`` is what they are to answer, if anything; ``taste`` [width] that of the ``history``, whose pictures a small
-    model's image generator sees too.
+    model's image generator sees too. It draws nothing that a worn drawing would cover.
     """
+    worn, grid = None if asked is None else asked.worn, parts.model.spec.tokenizer.grid
+    covered = [worn is not None and covers(worn, each.reference_tokens, grid) for each in candidates]
+    left = [place for place, hidden in enumerate(covered) if not hidden]
+    shown, wanted = [candidates[place] for place in left], [streams[place] for place in left]
+    drawn = iter(_generated(parts, shown, wanted, settings, asked, taste, history) if left else ())
+    height, width = settings.size
+    images = [Image.new("RGB", (width, height)) if hidden else next(drawn) for hidden in covered]
+    return images if worn is None else in_look(images, candidates, worn, grid)
+
+
+def _generated(
+    parts: Parts,
+    candidates: Sequence[Candidate],
+    streams: Sequence[torch.Generator],
+    settings: Settings,
+    asked: Asked | None,
+    taste: Tensor | None,
+    history: Sequence[Liked],
+) -> list[Image.Image]:
     reference, plain = (None, None) if asked is None else (asked.reference, asked.plain)
     config = parts.model.spec.diffusion
     wanted = condition_of(parts, [candidate.codes for candidate in candidates])
@@ -59,10 +78,7 @@ def draw(
             beside=beside,
         )
     with parts.use(VAE) as vae:
-        images = to_images(vae, latents, at_once)
-    if asked is None or asked.worn is None:
-        return images
-    return in_look(images, candidates, asked.worn, parts.model.spec.tokenizer.grid)
+        return to_images(vae, latents, at_once)
 
 
 def _seen(parts: Parts, candidates: Sequence[Candidate], reference: Image.Image) -> Tensor | None:

@@ -74,6 +74,11 @@ def unread_look(pixels: Tensor) -> WornLook:
     return WornLook(Unchanged(), cells=read_cells(pixels))
 
 
+def covers(worn: WornDrawing, mask: TokenMask | None, grid: int) -> bool:
+    """Whether nothing is seen of what the image generator draws of a candidate with such reference tokens."""
+    return not worn.framed and bool(_kept(mask, grid).all())
+
+
 def in_look(
     drawn: Sequence[Image.Image], candidates: Sequence[Candidate], worn: WornDrawing, grid: int
 ) -> list[Image.Image]:
@@ -99,8 +104,12 @@ def _as_coloured(drawing: Tensor, look: WornLook, image: Image.Image, over: bool
 
 
 def _over(image: Image.Image, above: Tensor, mask: TokenMask | None, grid: int) -> Image.Image:
-    size = (image.height, image.width)
-    kept = torch.ones(1, 1, grid, grid) if mask is None else kept_places([mask], grid**2).view(1, 1, grid, grid)
+    size, kept = (image.height, image.width), _kept(mask, grid)
     shares = functional.interpolate(kept + (1 - kept) * kept.mean(), size, mode="bilinear")[0]
     known = functional.interpolate(above.unsqueeze(0), size, mode="bicubic", antialias=True)[0].clamp(0, 1)
     return as_image(torch.lerp(as_pixels(image), known, shares))
+
+
+def _kept(mask: TokenMask | None, grid: int) -> Tensor:
+    """Float [1, 1, grid, grid]: 1 where a patch is kept."""
+    return torch.ones(1, 1, grid, grid) if mask is None else kept_places([mask], grid**2).view(1, 1, grid, grid)

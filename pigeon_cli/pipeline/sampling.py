@@ -16,7 +16,7 @@ from transformers import DynamicCache
 
 from pigeon_cli.core.configs import SamplingConfig
 from pigeon_cli.core.vocabulary import Vocabulary
-from pigeon_cli.pipeline.caches import CACHE_ARGUMENT, choose_rows, continued, layers_of
+from pigeon_cli.pipeline.caches import CACHE_ARGUMENT, choose_rows, continued, joined
 
 Model = Any
 """A causal language model of transformers, with or without peft around it."""
@@ -106,16 +106,13 @@ def select_rows(prefix: Prefix, rows: Tensor) -> Prefix:
     return Prefix(choose_rows(prefix.cache, rows), attention, logits, places, prefix.step, coming, favour)
 
 
-def join_prefixes(first: Prefix, second: Prefix) -> Prefix:
+def join_prefixes(first: Prefix, second: Prefix, room: int = 0) -> Prefix:
     """The rows of both as one batch; the shorter one is padded on the left with columns that are not attended to.
 
-    What is ``coming`` for the first, and its ``favour``, are nothing in the second.
+    ``room`` tokens can be read without copying what was read before. What is ``coming`` for the first, and its
+    ``favour``, are nothing in the second.
     """
     length = max(first.attention.shape[1], second.attention.shape[1])
-    cache = DynamicCache()
-    for number, (one, two) in enumerate(zip(layers_of(first.cache), layers_of(second.cache), strict=True)):
-        keys, values = (torch.cat([_pad_left(a, length), _pad_left(b, length)]) for a, b in zip(one, two, strict=True))
-        cache.update(keys, values, number)
     masks = [part.attention.new_zeros(part.rows, length) for part in (first, second)]
     for mask, part in zip(masks, (first, second), strict=True):
         mask[:, length - part.attention.shape[1] :] = part.attention
@@ -125,6 +122,7 @@ def join_prefixes(first: Prefix, second: Prefix) -> Prefix:
         for each in (first.coming, first.favour)
     )
     logits = torch.cat([first.logits, second.logits])
+    cache = joined(first.cache, second.cache, room)
     return Prefix(cache, torch.cat(masks), logits, places, first.step, coming, favour)
 
 
@@ -159,7 +157,8 @@ def sample_codes(
     drawn: list[Drawn] = []
     for start in range(0, len(rows), size):
         chosen = torch.tensor(list(rows[start : start + size])).repeat_interleave(settings.beams)
-        run = _Run(model, _fan_out(prefix, unconditional if guided else None, chosen), settings, allowed, image_end)
+        begun = _fan_out(prefix, unconditional if guided else None, chosen, settings.maximum_tokens)
+        run = _Run(model, begun, settings, allowed, image_end)
         streams = None if settings.temperature == 0 or generators is None else generators[start : start + size]
         drawn += _search_beams(run, streams) if settings.beams > 1 else _draw_rows(run, streams)
     return drawn
@@ -379,14 +378,10 @@ def _best(search: _Search, tokens: Sequence[tuple[int, ...]], sums: Sequence[flo
     return max(hypotheses, key=_mean)
 
 
-def _fan_out(prefix: Prefix, unconditional: Prefix | None, rows: Tensor) -> Prefix:
+def _fan_out(prefix: Prefix, unconditional: Prefix | None, rows: Tensor, room: int) -> Prefix:
     """One row per entry of ``rows``; the unconditional rows follow the conditional ones."""
     chosen = select_rows(prefix, rows)
     if unconditional is None:
         return chosen
-    return join_prefixes(chosen, select_rows(unconditional, rows if unconditional.rows > 1 else torch.zeros_like(rows)))
-
-
-def _pad_left(values: Tensor, length: int) -> Tensor:
-    """Zeros before the columns of [B, heads, L, width] up to ``length``."""
-    return torch.nn.functional.pad(values, (0, 0, length - values.shape[2], 0))
+    free = select_rows(unconditional, rows if unconditional.rows > 1 else torch.zeros_like(rows))
+    return join_prefixes(chosen, free, room)

@@ -10,6 +10,7 @@ from pigeon_cli.core.configs import LanguageConfig, SamplingConfig
 from pigeon_cli.core.errors import InputError
 from pigeon_cli.core.vocabulary import Vocabulary
 from pigeon_cli.models.language import build_language_model
+from pigeon_cli.pipeline.caches import RoomyLayer, layers_of
 from pigeon_cli.pipeline.prompt import (
     REFERENCE_SLOT,
     embed_prompt,
@@ -145,6 +146,18 @@ def test_reading_in_two_parts_equals_reading_at_once(model: torch.nn.Module, pre
     assert start.attention.shape[1] == 3
     fanned = select_rows(both, torch.tensor([1, 1, 0]))
     assert torch.equal(fanned.logits, both.logits[[1, 1, 0]])
+
+
+@pytest.mark.parametrize("room", [0, 2, 9])
+def test_columns_come_behind_joined_rows_with_room_for_them_or_without(prefix: Prefix, room: int) -> None:
+    layer = RoomyLayer(layers_of(prefix.cache)[:1] * 2, room)
+    expected = [torch.cat([part, part]) for part in layers_of(prefix.cache)[0]]
+    for _ in range(3):
+        column = torch.randn_like(expected[0][:, :, :1])
+        expected = [torch.cat([part, column], dim=2) for part in expected]
+        found = layer.update(column, column)
+        assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))
+    assert layer.get_seq_length() == expected[0].shape[2]
 
 
 def test_guidance_matches_plain_arithmetic(model: torch.nn.Module, prefix: Prefix) -> None:

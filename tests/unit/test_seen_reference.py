@@ -12,6 +12,7 @@ from PIL import Image
 
 from pigeon_cli.core.records import Candidate, TokenMask
 from pigeon_cli.engine.devices import choose_device
+from pigeon_cli.models.colour_maps import Unchanged
 from pigeon_cli.models.diffusion import (
     Beside,
     GridUNet,
@@ -21,9 +22,12 @@ from pigeon_cli.models.diffusion import (
     restore_latents,
     visible,
 )
+from pigeon_cli.models.worn_look import WornLook
+from pigeon_cli.pipeline import draw as drawing
 from pigeon_cli.pipeline.asked import Asked
 from pigeon_cli.pipeline.decode import seen_latents
 from pigeon_cli.pipeline.draw import draw
+from pigeon_cli.pipeline.looks import WornDrawing
 from pigeon_cli.pipeline.session import Session
 from pigeon_cli.pipeline.settings import resolve
 from tests.tiny_model import IMAGE, STYLE_TOKENS, WIDTH, tiny_spec, write_tiny_model
@@ -113,3 +117,34 @@ def test_the_same_codes_are_drawn_after_what_is_seen_of_the_reference(session: S
 def test_what_is_hidden_everywhere_changes_nothing(session: Session) -> None:
     hidden = candidate(*range(PLACES))
     assert len({drawn(session, hidden, each) for each in (picture(0), picture(1), None)}) == 1
+
+
+def worn_over(session: Session, candidates: list[Candidate], framed: bool = False) -> list[bytes]:
+    """A blue drawing over what is drawn of candidates, the n-th by the stream n."""
+    worn = WornDrawing(Image.new("RGB", (IMAGE, IMAGE), "blue"), WornLook(Unchanged()), framed)
+    streams = [torch.Generator().manual_seed(number) for number in range(len(candidates))]
+    asked = Asked((), picture(0), "", (), worn=worn)
+    with torch.inference_mode():
+        images = draw(session.parts, candidates, streams, resolve(session.model, {}), asked)
+    return [image.tobytes() for image in images]
+
+
+def test_nothing_is_drawn_that_a_worn_drawing_covers(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[int] = []
+
+    def counted(*given: object, **named: object) -> torch.Tensor:
+        drawn.append(len(named["beside"].reference))  # type: ignore[attr-defined]
+        return torch.zeros(drawn[-1], 4, 8, 8)
+
+    monkeypatch.setattr(drawing, "draw_latents", counted)
+    worn_over(session, [candidate()])
+    assert not drawn
+    worn_over(session, [candidate(), candidate(1), candidate()])
+    worn_over(session, [candidate(), candidate(1), candidate()], framed=True)
+    assert drawn == [1, 3]
+
+
+def test_what_a_worn_drawing_covers_changes_no_other_image(session: Session) -> None:
+    covered, seen = worn_over(session, [candidate(), candidate(1)])
+    assert seen == worn_over(session, [candidate(2), candidate(1)])[1]
+    assert covered == worn_over(session, [candidate()])[0] != seen
