@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
 from pigeon_cli.core.records import Framing
 from pigeon_cli.history.framing import filled_share, framed_like
-from pigeon_cli.history.pose import turned, turned_by
+from pigeon_cli.history.pose import has_paper, turned, turned_by
 from pigeon_cli.pipeline.asked import Asked
 from tests.tiny_model import tiny_spec
 
@@ -103,6 +104,21 @@ def test_an_upright_history_is_not_turned_and_neither_is_one_that_disagrees() ->
     assert turned_by([face(0, seed=seed) for seed in range(5)]) == 0
     assert turned_by([face(20), face(0), face(0), face(-20), face(0)]) == 0
     assert turned_by([Image.new("RGB", (32, 32), PAPER)] * 3) == 0
+
+
+def test_what_is_not_on_paper_does_not_show_how_far_it_is_turned() -> None:
+    rng = np.random.default_rng(0)
+    history = [face(24, seed=seed) for seed in range(5)]
+    assert all(map(has_paper, history)) and turned_by(history)
+    scenes = []
+    for image in history:
+        values = np.asarray(image).astype(int)
+        paper = values.min(axis=2, keepdims=True) > 250
+        values = np.where(paper, rng.integers(150, 256, values.shape), values)
+        scenes.append(Image.fromarray(values.astype(np.uint8)))
+    assert not any(map(has_paper, scenes)) and turned_by(scenes) == 0
+    # Most of them must be.
+    assert turned_by([*history[:4], scenes[4]]) and not turned_by([*history[:3], *scenes[3:]])
 
 
 def test_a_reference_is_turned_as_the_history_is() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 import torch
 from torch import Tensor
 
 from pigeon_cli.models.look_kernels import margin, tilt
+from pigeon_cli.models.memory import Memory
 from pigeon_cli.models.outlines import outlines
-from pigeon_cli.pipeline.upright import put_back, upright_lines
+from pigeon_cli.pipeline.upright import POSES, put_back, upright_lines
 from tests.small_memory import knowing
 
 
@@ -59,3 +62,16 @@ def test_what_stands_upright_stays_as_it_is() -> None:
     # Nothing of this is known, and so nothing of it gains.
     others = torch.ones(3, 3, 128, 128)
     assert upright_lines(knowing(plain[:, :3]), others)[1] == 0
+
+
+@pytest.mark.parametrize(("upright", "best", "told"), [(0.5, 0.6, False), (0.5, 0.7, True), (0.65, 0.7, False)])
+def test_what_the_memory_does_not_know_is_not_turned(upright: float, best: float, told: bool) -> None:
+    agreements = [upright] * len(POSES)
+    agreements[3] = best
+
+    class Agreeing:
+        def alike(self, lines: Tensor) -> tuple[Tensor, Tensor]:
+            return torch.zeros(1, dtype=torch.int64), torch.tensor([agreements.pop(0)])
+
+    _, degrees = upright_lines(cast(Memory, Agreeing()), torch.rand(1, 3, 128, 128))
+    assert degrees == (POSES[3][0] if told else 0)
