@@ -31,6 +31,7 @@ CLEARLY: Final = 0.2
 
 BORDER: Final = 3
 """Pixels at the border of an image that are its paper."""
+WHITE: Final = (255, 255, 255)
 STEP, STEPS = 12, 0.1
 """How much a channel, of 255, may differ between neighbours on a border that is paper, and the share of them that may
 differ more: all of 500 valid histories have such borders, and three of 120 of pieces of photographs."""
@@ -61,7 +62,9 @@ def has_paper(image: Image.Image) -> bool:
 
 
 def paper_colour(image: Image.Image) -> tuple[int, int, int]:
-    """The median colour of an RGB image's border."""
+    """The median colour of an RGB image's border; white where that is no paper, as a photograph's."""
+    if not has_paper(image):
+        return WHITE
     values = np.asarray(image)
     rows = [values[:BORDER], values[-BORDER:], values[:, :BORDER], values[:, -BORDER:]]
     middle = np.median(np.concatenate([part.reshape(-1, 3) for part in rows]), axis=0)

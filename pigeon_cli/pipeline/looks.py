@@ -23,6 +23,7 @@ from pigeon_cli.models.colour_maps import Unchanged
 from pigeon_cli.models.colour_transfer import recoloured, spread_within
 from pigeon_cli.models.look_reader import SIDE, read_cells, read_look
 from pigeon_cli.models.memory import Memory
+from pigeon_cli.models.paper import on_paper, read_paper, stands_out
 from pigeon_cli.models.small_pictures import as_image, as_pixels
 from pigeon_cli.models.worn_look import WornLook, cut_out
 from pigeon_cli.pipeline.decode import kept_places, to_images
@@ -52,7 +53,8 @@ class WornDrawing:
     """Whether it is on its paper already as the history's are on theirs, and its colours are to be those that the image
     generator gives it: no hand that is known drew it, or nothing is known of what befell the history's."""
     over: bool = False
-    """Whether what the image generator draws around it stays, since no sheet was read."""
+    """Whether what the image generator draws around it stays, up to the paper if that was read, since nothing else is
+    known of what befell the history's."""
 
 
 def look_of(parts: Parts, memory: Memory, pixels: Tensor, lines: Tensor, hand: int) -> WornLook | None:
@@ -71,7 +73,7 @@ def look_of(parts: Parts, memory: Memory, pixels: Tensor, lines: Tensor, hand: i
 
 def unread_look(pixels: Tensor) -> WornLook:
     """What can be told of a look by :func:`pixels_of` a history alone."""
-    return WornLook(Unchanged(), cells=read_cells(pixels))
+    return WornLook(Unchanged(), cells=read_cells(pixels), sheet=read_paper(pixels))
 
 
 def covers(worn: WornDrawing, mask: TokenMask | None, grid: int) -> bool:
@@ -96,11 +98,19 @@ def in_look(
 
 
 def _as_coloured(drawing: Tensor, look: WornLook, image: Image.Image, over: bool) -> Tensor:
-    """A premultiplied ``drawing`` [1, 4, S, S] in the colours that an RGB image has there, as a picture [3, S, S]."""
+    """A premultiplied ``drawing`` [1, 4, S, S] in the colours that an RGB image has there, as a picture [3, S, S]; in
+    its own where it would not be seen in those."""
     behind = pixels_of([image])
     wanted = spread_within(behind[0], drawing)
     above = drawing if wanted is None else recoloured(drawing, wanted)
-    return look.finished(above, behind if over else None)[0]
+    if over and look.sheet is None:
+        return look.finished(above, behind)[0]
+    sheet = look.behind(behind)
+    if not stands_out(above, sheet):
+        above = drawing
+    if over:
+        sheet = on_paper(behind, sheet, drawing[:, 3:])
+    return look.finished(above, sheet)[0]
 
 
 def _over(image: Image.Image, above: Tensor, mask: TokenMask | None, grid: int) -> Image.Image:

@@ -56,6 +56,13 @@ def test_a_reference_is_made_as_small_as_is_usual() -> None:
     assert framed.getpixel((150, 100)) == (20, 40, 160)
 
 
+def test_a_reference_without_paper_gets_white_paper() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8))
+    framed, framing = framed_like(noise, [drawing(0.5)])
+    assert framing.scale == pytest.approx(0.5, abs=0.03)
+    assert framed.getpixel((2, 2)) == (255, 255, 255) and filled_share(framed) == pytest.approx(0.5, abs=0.03)
+
+
 @pytest.mark.parametrize(("own", "usual"), [(0.5, 0.9), (0.6, 0.6), (0.6, 0.59)])
 def test_it_is_never_made_larger_and_not_for_little(own: float, usual: float) -> None:
     reference = drawing(own)

@@ -105,12 +105,9 @@ def test_a_reference_that_was_given_stays_where_it_is_in_the_colours_that_each_d
 
 
 @pytest.mark.parametrize("cells", [None, 16])
-def test_where_no_look_was_read_what_was_drawn_around_the_reference_stays(cells: int | None) -> None:
+def test_where_no_paper_was_read_what_was_drawn_around_the_reference_stays(cells: int | None) -> None:
     plain = on_white(tiny_drawings(1))
-    liked = kernels.pixelation(cut_out(plain), 16)[:, :3] if cells else plain
-    look = unread_look(liked)
-    assert look.cells == cells
-    worn = WornDrawing(as_image(plain[0]), look, framed=True, over=True)
+    worn = WornDrawing(as_image(plain[0]), WornLook(Unchanged(), cells=cells), framed=True, over=True)
     drawn = Image.linear_gradient("L").resize((128, 128)).convert("RGB")
     shown = np.asarray(in_look([drawn], [candidate()], worn, 4)[0]).astype(int)
     inside = cut_out(plain)[0, 3].numpy()
@@ -121,3 +118,29 @@ def test_where_no_look_was_read_what_was_drawn_around_the_reference_stays(cells:
     assert across.max() > 60
     blocks = across[64].reshape(-1)[7::8] if cells else across[64]
     assert across[64].sum() == pytest.approx(blocks.sum(), abs=2)
+
+
+@pytest.mark.parametrize("cells", [None, 16])
+def test_what_a_history_alone_tells_of_a_look(cells: int | None) -> None:
+    plain = on_white(tiny_drawings(2))
+    liked = kernels.pixelation(cut_out(plain), 16) if cells else cut_out(plain)
+    cream = torch.tensor([0.98, 0.95, 0.9])
+    look = unread_look(liked[:, :3] + cream.view(1, 3, 1, 1) * (1 - liked[:, 3:]))
+    assert look.cells == cells
+    assert look.sheet is not None and torch.allclose(look.sheet[0], cream, atol=0.01)
+
+
+def test_what_was_drawn_comes_on_the_paper_that_was_read() -> None:
+    plain, sheet = on_white(tiny_drawings(1)), torch.tensor([[0.9, 0.8, 0.7], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    worn = WornDrawing(as_image(plain[0]), WornLook(Unchanged(), sheet=sheet), framed=True, over=True)
+    drawn = np.full((128, 128, 3), 250, dtype=np.uint8)
+    drawn[2:8, 2:8] = 20
+    inside = cut_out(plain)[0, 3].numpy() > 0
+    drawn[inside] = (200, 60, 40)
+    shown = np.asarray(in_look([Image.fromarray(drawn)], [candidate()], worn, 4)[0]).astype(int)
+    assert np.abs(shown[~inside] - (230, 204, 178)).max() <= 2
+    assert shown[inside].mean(0).tolist() == pytest.approx([200, 60, 40], abs=8)
+    # Nothing would be seen of it in the colour of the paper: then it keeps its own.
+    drawn[inside] = (231, 203, 179)
+    seen = np.asarray(in_look([Image.fromarray(drawn)], [candidate()], worn, 4)[0]).astype(int)
+    assert np.abs(seen[inside] - (np.asarray(as_image(plain[0]))[inside])).mean() < 20
