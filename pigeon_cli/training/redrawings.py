@@ -38,6 +38,9 @@ CONTRAST, STRONG, GREATER = 8.0, 40.0, 10.0
 has to stay, and how much greater one may become."""
 LIGHT, LIGHTER = 4.0, 20.0
 """What it counts that what was lighter no longer is, and by how much (CIELAB) it has to be."""
+PALE, PALER = 2.0, 25.0
+"""What it counts that a colour gets lighter by twice :data:`PALER` (CIELAB), of which once is free: where another hand
+drew hair, this one's face may lie, whose yellow is then likely for dark hair."""
 LONGER: Final = 1.5
 """Times which a drawing may get longer for its width, or wider."""
 TINY: Final = 1e-3
@@ -172,7 +175,8 @@ def chosen_colours(sketch: Sketch, likelihood: Numbers, palette: Numbers) -> NDA
     into, of which each is as likely as ``likelihood`` [drawn, COLOURS] says.
 
     The largest come first, each as likely as can be where its contrast to larger ones that it touches stays: what
-    covers most tells the hand, a face keeps its dark eyes, and two shades of red do not become green and blue.
+    covers most tells the hand, a face keeps its dark eyes, and two shades of red do not become green and blue. What was
+    dark seldom gets light.
     """
     sizes = np.bincount(sketch.labels.ravel(), minlength=len(sketch.colours))
     was = lab(sketch.colours[None])[0]
@@ -182,6 +186,7 @@ def chosen_colours(sketch: Sketch, likelihood: Numbers, palette: Numbers) -> NDA
     chosen = np.zeros(len(places), dtype=np.int64)
     for number in sorted(places, key=lambda number: -int(sizes[number])):
         cost = -np.log(likelihood[places[number]] + TINY)
+        cost += PALE * np.maximum(0, palette[:, 0] - was[number, 0] - PALER) / PALER
         borders = touching[number] / max(TINY, touching[number].sum())
         for other in sorted(becomes.keys() & set(borders.nonzero()[0].tolist())):
             before, after = was[number] - was[other], palette - becomes[other]

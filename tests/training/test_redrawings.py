@@ -124,8 +124,8 @@ def test_likely_colours_are_chosen_but_contrasts_stay(monkeypatch: pytest.Monkey
     chosen = chosen_colours(sketch, likelihood, palette)
     # Eyes on a face are told from it, however likely the face's colour is for both.
     assert chosen[yellow] == 0 and chosen[1 - yellow] == 2
-    monkeypatch.setattr(redrawings, "CONTRAST", 0.0)
-    monkeypatch.setattr(redrawings, "LIGHT", 0.0)
+    for each in ("CONTRAST", "LIGHT", "PALE"):
+        monkeypatch.setattr(redrawings, each, 0.0)
     assert chosen_colours(sketch, likelihood, palette).tolist() == [0, 0]
 
 
@@ -138,7 +138,17 @@ def test_what_is_darker_stays_so(monkeypatch: pytest.MonkeyPatch) -> None:
     # Pale eyes would be told from the face as well.
     assert chosen_colours(sketch, likelihood, palette)[1 - yellow] == 2
     monkeypatch.setattr(redrawings, "LIGHT", 0.0)
+    monkeypatch.setattr(redrawings, "PALE", 0.0)
     assert chosen_colours(sketch, likelihood, palette)[1 - yellow] == 1
+
+
+def test_what_is_dark_does_not_get_light(monkeypatch: pytest.MonkeyPatch) -> None:
+    sketch = Sketch(np.zeros((SIDE, SIDE), dtype=np.int64), np.array([[60, 40, 30]], dtype=np.uint8))
+    palette = lab(np.array([[[250, 200, 60], [150, 90, 50], [20, 20, 20]]]))[0]
+    likelihood = np.array([[0.6, 0.3, 0.1]])
+    assert chosen_colours(sketch, likelihood, palette).tolist() == [1]
+    monkeypatch.setattr(redrawings, "PALE", 0.0)
+    assert chosen_colours(sketch, likelihood, palette).tolist() == [0]
 
 
 def test_shades_of_one_colour_do_not_part() -> None:
