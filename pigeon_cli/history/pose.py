@@ -72,17 +72,18 @@ def paper_colour(image: Image.Image) -> tuple[int, int, int]:
     return red, green, blue
 
 
-def turned(image: Image.Image, degrees: int, resampling: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
+def turned(image: Image.Image, degrees: int) -> Image.Image:
     """The RGB image turned clockwise on its own paper."""
-    return image.rotate(-degrees, resampling, fillcolor=paper_colour(image))
+    return image.rotate(-degrees, Image.Resampling.BICUBIC, fillcolor=paper_colour(image))
 
 
 def _mirrored(image: Image.Image) -> Numbers:
     """How well an image's halves agree, turned back by each of ``DEGREES``, in deviations from the mean of all."""
     small = image.resize((4 * SIDE, 4 * SIDE), Image.Resampling.BICUBIC).resize((SIDE, SIDE), Image.Resampling.BOX)
-    found = np.empty(len(DEGREES), dtype=np.float32)
+    paper, found = paper_colour(small), np.empty(len(DEGREES), dtype=np.float32)
     for number, degrees in enumerate(DEGREES):
-        upright = np.asarray(turned(small, -degrees, Image.Resampling.BILINEAR), dtype=np.float32) / 255
+        back = small.rotate(degrees, Image.Resampling.BILINEAR, fillcolor=paper)
+        upright = np.asarray(back, dtype=np.float32) / 255
         found[number] = -np.abs(upright - upright[:, ::-1]).mean()
     scaled: Numbers = (found - found.mean()) / (found.std() + 1e-3)
     return scaled

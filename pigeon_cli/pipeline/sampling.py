@@ -157,7 +157,9 @@ def sample_codes(
     drawn: list[Drawn] = []
     for start in range(0, len(rows), size):
         chosen = torch.tensor(list(rows[start : start + size])).repeat_interleave(settings.beams)
-        begun = _fan_out(prefix, unconditional if guided else None, chosen, settings.maximum_tokens)
+        # Beams are chosen anew after each token, which copies all that was read.
+        room = settings.maximum_tokens if settings.beams == 1 else 0
+        begun = _fan_out(prefix, unconditional if guided else None, chosen, room)
         run = _Run(model, begun, settings, allowed, image_end)
         streams = None if settings.temperature == 0 or generators is None else generators[start : start + size]
         drawn += _search_beams(run, streams) if settings.beams > 1 else _draw_rows(run, streams)
