@@ -27,6 +27,9 @@ USUAL_WHITE: Final = 0.92
 """The lightest step, where the pairs show hardly any light colour."""
 LEAST_GAIN, LEAST_SHARE = 0.004, 1.15
 """By how much, and how many times, no change must be worse than a map before that is taken."""
+OFF_LINE, ON_LINE, LEAST_LINE = 0.06, 0.99, 0.08
+"""How far from one line between two colours, in a channel, others may be, the share of them that may be no farther, and
+the deviation along it below which there is no line."""
 
 
 class ColourMap(Protocol):
@@ -115,6 +118,19 @@ def read_colour_map(pairs: ColourPairs) -> ColourMap:
     if errors[0] < LEAST_SHARE * errors[best] + LEAST_GAIN:
         best = 0
     return fits[best](pairs)
+
+
+def read_line(pictures: Tensor) -> ColourMap:
+    """Of RGB pictures [B, 3, S, S] in 0..1 alone: what brings colours nearest to the line between two colours on which
+    all theirs are, greys or those of one ink on its paper; no change where they are not."""
+    colours = pictures.transpose(0, 1).flatten(1)
+    mean = colours.mean(1, keepdim=True)
+    variances, axes = torch.linalg.eigh(torch.cov(colours))
+    onto = axes[:, -1:] @ axes[:, -1:].T
+    off = (colours - mean - onto @ (colours - mean)).abs().amax(0)
+    if float(variances[-1]) < LEAST_LINE**2 or float((off < OFF_LINE).float().mean()) < ON_LINE:
+        return Unchanged()
+    return Affine(torch.cat([onto, (mean - onto @ mean).T]))
 
 
 def _fits() -> Iterator[Fit]:

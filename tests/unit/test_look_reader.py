@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from pigeon_cli.models.colour_maps import Affine, ColourPairs, Scale, Steps, Unchanged, read_colour_map
+from pigeon_cli.models.colour_maps import (
+    Affine,
+    ColourPairs,
+    Scale,
+    Steps,
+    Unchanged,
+    read_colour_map,
+    read_line,
+)
 from pigeon_cli.models.look_reader import read_look
 from pigeon_cli.models.worn_look import WornLook, cut_out
 from pigeon_cli.training.data.looks import Look, apply_look
@@ -147,3 +155,33 @@ def test_the_map_that_made_the_pairs_is_found(made: Any, kind: str) -> None:
     found = read_colour_map(some)
     assert found.kind == kind
     assert float(some.error(found) / some.weights.sum()) < 0.02
+
+
+INKS = [
+    ((1.0, 1.0, 1.0), (0.0, 0.0, 0.0)),
+    ((0.98, 0.94, 0.86), (0.35, 0.2, 0.1)),
+    ((0.1, 0.15, 0.4), (0.9, 0.95, 1.0)),
+]
+
+
+@pytest.mark.parametrize(("paper", "ink"), INKS)
+def test_pictures_in_one_ink_show_between_which_colours_all_are(
+    paper: tuple[float, ...], ink: tuple[float, ...]
+) -> None:
+    grey = on_white(tiny_drawings(5)).mean(1, keepdim=True)
+    start, end = (torch.tensor(colour).view(1, 3, 1, 1) for colour in (paper, ink))
+    line = read_line(torch.lerp(end, start, grey))
+    colours = line(torch.rand(500, 3))
+    along = (start - end).flatten()
+    off = colours - end.flatten()
+    off = off - (off @ along / along.square().sum()).unsqueeze(1) * along
+    # But where they would leave what can be shown.
+    inside = ((colours > 0) & (colours < 1)).all(1)
+    assert int(inside.sum()) > 100 and float(off[inside].abs().max()) < 0.02
+    ends = torch.stack([start.flatten(), end.flatten()])
+    assert torch.allclose(line(ends), ends, atol=0.02)
+
+
+def test_pictures_in_colours_and_blank_ones_are_on_no_line() -> None:
+    assert isinstance(read_line(on_white(tiny_drawings(5))), Unchanged)
+    assert isinstance(read_line(torch.full((5, 3, 128, 128), 0.9)), Unchanged)

@@ -144,3 +144,13 @@ def test_what_was_drawn_comes_on_the_paper_that_was_read() -> None:
     drawn[inside] = (231, 203, 179)
     seen = np.asarray(in_look([Image.fromarray(drawn)], [candidate()], worn, 4)[0]).astype(int)
     assert np.abs(seen[inside] - (np.asarray(as_image(plain[0]))[inside])).mean() < 20
+
+
+@pytest.mark.parametrize("hidden", [0, 4, 16])
+def test_a_history_without_colours_gets_none(hidden: int) -> None:
+    plain = on_white(tiny_drawings(3))
+    look = unread_look(plain.mean(1, keepdim=True).expand(-1, 3, -1, -1))
+    worn = WornDrawing(as_image(plain[0]), look, framed=True, over=True)
+    drawn = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    shown = np.asarray(in_look([Image.fromarray(drawn)], [candidate(hidden)], worn, 4)[0]).astype(int)
+    assert (shown.max(2) - shown.min(2)).max() <= 2
