@@ -115,7 +115,8 @@ def _as_coloured(drawing: Tensor, look: WornLook, image: Image.Image, over: bool
     sheet = look.behind(behind)
     if not stands_out(above, sheet):
         above = drawing
-    if over:
+    # Nothing soft is around drawings in large pixels.
+    if over and look.cells is None:
         sheet = on_paper(behind, sheet, drawing[:, 3:])
     return look.finished(above, sheet)[0]
 

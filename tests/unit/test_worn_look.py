@@ -130,6 +130,20 @@ def test_what_a_history_alone_tells_of_a_look(cells: int | None) -> None:
     assert look.sheet is not None and torch.allclose(look.sheet[0], cream, atol=0.01)
 
 
+@pytest.mark.parametrize("cells", [None, 16])
+def test_what_was_drawn_close_around_stays_unless_in_large_pixels(cells: int | None) -> None:
+    plain, sheet = on_white(tiny_drawings(1)), torch.tensor([[0.9, 0.8, 0.7], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    worn = WornDrawing(as_image(plain[0]), WornLook(Unchanged(), cells=cells, sheet=sheet), framed=True, over=True)
+    alpha = cut_out(plain)[:, 3:]
+    beside = (kernels.beside(alpha) > 0)[0, 0].numpy() & (alpha[0, 0].numpy() == 0)
+    drawn = np.full((128, 128, 3), 250, dtype=np.uint8)
+    drawn[beside] = 0
+    shown = np.asarray(in_look([Image.fromarray(drawn)], [candidate()], worn, 4)[0]).astype(int)
+    outside = kernels.pixelation(cut_out(plain), 16)[0, 3].numpy() == 0
+    found = shown[beside & outside].mean()
+    assert found < 130 if cells is None else found == pytest.approx(204, abs=3)
+
+
 def test_what_was_drawn_comes_on_the_paper_that_was_read() -> None:
     plain, sheet = on_white(tiny_drawings(1)), torch.tensor([[0.9, 0.8, 0.7], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
     worn = WornDrawing(as_image(plain[0]), WornLook(Unchanged(), sheet=sheet), framed=True, over=True)
