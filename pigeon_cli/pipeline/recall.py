@@ -26,6 +26,7 @@ from pigeon_cli.models.memory import Memory
 from pigeon_cli.models.outlines import outlines
 from pigeon_cli.models.redrawing import Redrawing, redrawn, settled
 from pigeon_cli.models.small_pictures import as_image, smoothed_flat
+from pigeon_cli.models.worn_look import WornLook
 from pigeon_cli.pipeline.asked import Asked
 from pigeon_cli.pipeline.decode import to_images
 from pigeon_cli.pipeline.looks import WornDrawing, look_of, pixels_of, unread_look
@@ -255,7 +256,7 @@ def recall(
             asked = replace(asked, plain=plain_drawings(memory, lines))
         follows = asked.reference is not None and not any(settings.dials)
         thing = None if follows else _wanted_thing(asked, things, memory)
-        return _recalled(asked, parts, things, thing, memory, lines, pixels if draws else None)
+        return _recalled(asked, parts, things, thing, _Seen(memory, lines, pixels if draws else None))
 
 
 def _wanted_thing(asked: Asked, things: Sequence[Remembered], memory: Memory) -> int | None:
@@ -263,21 +264,22 @@ def _wanted_thing(asked: Asked, things: Sequence[Remembered], memory: Memory) ->
     return named if asked.reference is None else seen_thing(memory, asked.reference, named)
 
 
-def _recalled(
-    asked: Asked,
-    parts: Parts,
-    things: Sequence[Remembered],
-    thing: int | None,
-    memory: Memory,
-    lines: Tensor,
-    pixels: Tensor | None,
-) -> Asked:
-    """``lines`` and ``pixels`` are those of the history; without the latter no look is read."""
-    wish = asked.reference
-    if thing is None and (wish is None or pixels is None):
+@dataclass(frozen=True)
+class _Seen:
+    """What the memory is asked by: a history's outlines [images, CELLS], and its pictures [images, 3, S, S] where a
+    look is to be read off them."""
+
+    memory: Memory
+    lines: Tensor
+    pixels: Tensor | None
+
+
+def _recalled(asked: Asked, parts: Parts, things: Sequence[Remembered], thing: int | None, seen: _Seen) -> Asked:
+    wish, memory = asked.reference, seen.memory
+    if thing is None and (wish is None or seen.pixels is None):
         return asked
     asked = replace(asked, tastes=read_tastes(parts, asked.history))
-    hands = None if asked.tastes is None else memory.hand_of(asked.tastes.mean(0), lines)
+    hands = None if asked.tastes is None else memory.hand_of(asked.tastes.mean(0), seen.lines)
     found = None
     if thing is not None:
         asked = replace(asked, recognised=things[thing].label)
@@ -285,13 +287,9 @@ def _recalled(
     hand = None if hands is None else int(hands.argmax())
     own = hand is not None and _could_be_by(memory, hand, found)
     picture = wish if found is None else picture_of(parts, memory, found)
-    if picture is not None and pixels is not None:
-        look = look_of(parts, memory, pixels, lines, hand) if hand is not None and own else None
-        if look is None:
-            worn = WornDrawing(picture, unread_look(pixels), framed=True, over=True)
-        else:
-            worn = WornDrawing(picture, look, framed=found is None)
-        asked = replace(asked, worn=worn)
+    if picture is not None and seen.pixels is not None:
+        look = look_of(parts, memory, seen.pixels, seen.lines, hand) if hand is not None and own else None
+        asked = replace(asked, worn=_worn(picture, look, seen.pixels, given=found is None))
     if found is None:
         return asked
     return replace(
@@ -302,6 +300,13 @@ def _recalled(
         foretold=found.foretold,
         by_other_hand=found.by_other_hand and not own,
     )
+
+
+def _worn(picture: Image.Image, look: WornLook | None, pixels: Tensor, given: bool) -> WornDrawing:
+    """``given`` says whether the picture is a reference that stays."""
+    if look is None:
+        return WornDrawing(picture, unread_look(pixels), framed=True, over=True)
+    return WornDrawing(picture, look, framed=given)
 
 
 def _could_be_by(memory: Memory, hand: int, found: Found | None) -> bool:
