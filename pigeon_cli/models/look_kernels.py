@@ -150,6 +150,11 @@ def beside(marked: torch.Tensor) -> torch.Tensor:
     return torch.maximum(across, functional.max_pool2d(marked, (3, 1), stride=1, padding=(1, 0)))
 
 
+def dilated(marked: torch.Tensor, pixels: int) -> torch.Tensor:
+    """The largest within so many ``pixels`` of each, right and left, up and down, [B, 1, S, S]."""
+    return functional.max_pool2d(marked, 2 * pixels + 1, stride=1, padding=pixels)
+
+
 def softness(image: torch.Tensor, radius: float) -> torch.Tensor:
     """Out of focus."""
     return blurred(image, radius)

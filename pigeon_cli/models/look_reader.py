@@ -19,7 +19,7 @@ from torch.nn import functional
 from pigeon_cli.models import look_kernels as kernels
 from pigeon_cli.models.colour_maps import ColourPairs, read_colour_map
 from pigeon_cli.models.look_pose import FINER, around, find_pose
-from pigeon_cli.models.worn_look import Shadow, WornLook, placed, slopes
+from pigeon_cli.models.worn_look import Shadow, WornLook, fit_sheet, placed, slopes
 
 AROUND: Final = 13
 """Pixels around a drawing that may be its shadow's."""
@@ -116,8 +116,7 @@ def _steepness(pictures: Tensor) -> Tensor:
 
 def _sheet(alpha: Tensor, liked: Tensor) -> Tensor | None:
     """The sheet [3, 3] that shows away from all drawings; ``None`` for white paper, or where hardly any shows."""
-    near = functional.max_pool2d(alpha, 2 * AROUND + 1, stride=1, padding=AROUND)
-    away = near[:, 0] <= 0.02
+    away = kernels.dilated(alpha, AROUND)[:, 0] <= 0.02
     if int(away.sum()) < LEAST_SHEET:
         return None
     colours = liked.permute(0, 2, 3, 1)[away]
@@ -125,8 +124,7 @@ def _sheet(alpha: Tensor, liked: Tensor) -> Tensor | None:
         return None
     where = slopes(liked.shape[-1]).permute(1, 2, 0).expand(len(liked), -1, -1, -1)[away]
     usual = ((colours - colours.median(0).values).abs().amax(1, keepdim=True) < SHEET_OUTLIER).float()
-    prior = len(colours) * torch.diag(torch.tensor(SHEET_PRIOR))
-    return torch.linalg.solve((where * usual).T @ where + prior, (where * usual).T @ colours)
+    return fit_sheet(where * usual, colours, len(colours) * torch.tensor(SHEET_PRIOR))
 
 
 def _with_grain(look: WornLook, drawings: Tensor, liked: Tensor) -> WornLook:

@@ -6,10 +6,9 @@ from typing import Final
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from pigeon_cli.models import look_kernels as kernels
-from pigeon_cli.models.worn_look import slopes
+from pigeon_cli.models.worn_look import fit_sheet, slopes
 
 BORDER: Final = 3
 """Pixels at the border of a picture that are its paper, where nothing is drawn to there."""
@@ -37,13 +36,12 @@ def read_paper(pictures: Tensor) -> Tensor | None:
     colours, where = pictures[:, :, border].transpose(1, 2), slopes(side)[:, border].T.expand(len(pictures), -1, -1)
     sheet = torch.zeros(3, 3)
     sheet[0] = colours.flatten(0, 1).median(0).values
-    prior = torch.diag(torch.tensor([0.0, SLOPES_PRIOR, SLOPES_PRIOR]))
+    prior = torch.tensor([0.0, SLOPES_PRIOR, SLOPES_PRIOR])
     for departure in DEPARTURES:
         paper = (colours - where @ sheet).abs().amax(2) < departure
         if not bool(paper.any()):
             return None
-        seen, found = where[paper], colours[paper]
-        sheet = torch.linalg.solve(seen.T @ seen + len(seen) * prior, seen.T @ found)
+        sheet = fit_sheet(where[paper], colours[paper], int(paper.sum()) * prior)
     paper = (colours - where @ sheet).abs().amax(2) < DEPARTURES[-1]
     shares = paper.float().mean(1)
     return sheet if float((shares >= LEAST_PAPER).float().mean()) >= LEAST_PICTURES else None
@@ -54,8 +52,7 @@ def on_paper(picture: Tensor, sheet: Tensor, alpha: Tensor) -> Tensor:
     what is near the drawing of alpha [1, 1, S, S] and unlike that paper."""
     border = torch.cat([picture[:, :, :BORDER].flatten(2), picture[:, :, -BORDER:].flatten(2)], dim=2)
     apart = (picture - border.median(2).values[:, :, None, None]).abs().amax(1, keepdim=True)
-    near = functional.max_pool2d(alpha, 2 * AROUND + 1, stride=1, padding=AROUND)
-    stays = kernels.blurred(near, BLUR).clamp(0, 1) * (apart / UNLIKE - 1).clamp(0, 1)
+    stays = kernels.blurred(kernels.dilated(alpha, AROUND), BLUR).clamp(0, 1) * (apart / UNLIKE - 1).clamp(0, 1)
     return torch.lerp(sheet, picture, stays)
 
 

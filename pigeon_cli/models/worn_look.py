@@ -83,9 +83,12 @@ class WornLook:
     def on_sheet(self, drawings: Tensor) -> Tensor:
         """Premultiplied drawings in the look's colours, where they stand: [B, 4, S, S] to the same."""
         colour, alpha = kernels.straight(drawings)
-        rows = self.colours(colour.permute(0, 2, 3, 1).flatten(0, 2))
-        changed = rows.unflatten(0, (len(colour), *colour.shape[2:])).permute(0, 3, 1, 2)
-        return placed(kernels.premultiplied(changed, alpha), self.degrees, self.scale)
+        return placed(kernels.premultiplied(self.coloured(colour), alpha), self.degrees, self.scale)
+
+    def coloured(self, pictures: Tensor) -> Tensor:
+        """RGB pictures [B, 3, H, W] in 0..1 in the look's colours: the same shape."""
+        rows = self.colours(pictures.permute(0, 2, 3, 1).flatten(0, 2))
+        return rows.unflatten(0, (len(pictures), *pictures.shape[2:])).permute(0, 3, 1, 2)
 
     def behind(self, like: Tensor) -> Tensor:
         """The sheet [1, 3, S, S] in 0..1."""
@@ -98,6 +101,12 @@ def slopes(side: int) -> Tensor:
     """[3, side, side]: ones, and from -1 to 1 downwards and to the right."""
     line = torch.linspace(-1, 1, side)
     return torch.stack([torch.ones(side, side), *torch.meshgrid(line, line, indexing="ij")])
+
+
+def fit_sheet(where: Tensor, colours: Tensor, prior: Tensor) -> Tensor:
+    """The sheet [3, 3] that is nearest to ``colours`` [N, 3] at places of :func:`slopes` ``where`` [N, 3]; ``prior``
+    [3] is what its colour and slopes cost."""
+    return torch.linalg.solve(where.T @ where + torch.diag(prior), where.T @ colours)
 
 
 def placed(drawings: Tensor, degrees: int, scale: float) -> Tensor:

@@ -73,32 +73,32 @@ class RoomyLayer(DynamicLayer):
     def __init__(self, parts: Sequence[tuple[Tensor, Tensor]], room: int) -> None:
         super().__init__()
         self.lazy_initialization(*parts[0])
-        self._length, self.room = max(int(keys.shape[2]) for keys, _ in parts), room
-        self._buffers = tuple(self._joined([part[side] for part in parts]) for side in (0, 1))
-        self._show()
+        length = max(int(keys.shape[2]) for keys, _ in parts)
+        self._buffers = tuple(_joined_columns([part[side] for part in parts], length, room) for side in (0, 1))
+        self._show(length)
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Take in new columns of each row; returns all columns of all rows."""
-        count = int(key_states.shape[2])
-        if count > self.room:
-            self.room = 0
+        start = self.get_seq_length()
+        end = start + int(key_states.shape[2])
+        if end > self._buffers[0].shape[2]:
             return super().update(key_states, value_states, *args, **kwargs)
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
-            buffer[:, :, self._length : self._length + count] = states
-        self._length, self.room = self._length + count, self.room - count
-        return self._show()
+            buffer[:, :, start:end] = states
+        return self._show(end)
 
-    def _joined(self, parts: Sequence[Tensor]) -> Tensor:
-        rows, (_, heads, _, width) = sum(map(len, parts)), parts[0].shape
-        buffer = parts[0].new_zeros(rows, heads, self._length + self.room, width)
-        for part, place in zip(parts, buffer.split([*map(len, parts)]), strict=True):
-            place[:, :, self._length - part.shape[2] : self._length] = part
-        return buffer
-
-    def _show(self) -> tuple[Tensor, Tensor]:
-        keys, values = (buffer[:, :, : self._length] for buffer in self._buffers)
+    def _show(self, length: int) -> tuple[Tensor, Tensor]:
+        keys, values = (buffer[:, :, :length] for buffer in self._buffers)
         self.keys, self.values = keys, values
         return keys, values
+
+
+def _joined_columns(parts: Sequence[Tensor], length: int, room: int) -> Tensor:
+    rows, (_, heads, _, width) = sum(map(len, parts)), parts[0].shape
+    buffer = parts[0].new_zeros(rows, heads, length + room, width)
+    for part, place in zip(parts, buffer.split([*map(len, parts)]), strict=True):
+        place[:, :, length - part.shape[2] : length] = part
+    return buffer
 
 
 def joined(first: DynamicCache, second: DynamicCache, room: int) -> DynamicCache:

@@ -19,7 +19,7 @@ from torch.nn import functional
 from pigeon_cli.core.records import Candidate, TokenMask
 from pigeon_cli.engine.residency import VAE, Parts
 from pigeon_cli.history.preprocess import to_shares
-from pigeon_cli.models.colour_maps import ColourMap, read_line
+from pigeon_cli.models.colour_maps import read_line
 from pigeon_cli.models.colour_transfer import recoloured, spread_within
 from pigeon_cli.models.look_reader import SIDE, read_cells, read_look
 from pigeon_cli.models.memory import Memory
@@ -90,18 +90,13 @@ def in_look(
     look = replace(worn.look, degrees=0, scale=1.0) if worn.framed else worn.look
     drawing = look.on_sheet(cut_out(pixels_of([worn.drawing])))
     if worn.over:
-        drawn = [_changed(image, look.colours) for image in drawn]
+        drawn = [as_image(look.coloured(as_pixels(image)[None])[0]) for image in drawn]
     if worn.framed:
         seen = [_as_coloured(drawing, look, image, worn.over) for image in drawn]
     else:
         seen = [look.finished(drawing)[0]] * len(drawn)
     masks = [candidate.reference_tokens for candidate in candidates]
     return [_over(image, above, mask, grid) for image, above, mask in zip(drawn, seen, masks, strict=True)]
-
-
-def _changed(image: Image.Image, colours: ColourMap) -> Image.Image:
-    pixels = as_pixels(image)
-    return as_image(colours(pixels.flatten(1).T).T.view_as(pixels))
 
 
 def _as_coloured(drawing: Tensor, look: WornLook, image: Image.Image, over: bool) -> Tensor:
